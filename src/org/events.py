@@ -1,0 +1,206 @@
+"""What happens in a room, as values.
+
+*Committed* events are written to the journal before anybody sees them, and the state of a room
+(transcript, roster, inboxes, views) is a fold over them, live and on resume alike. *Passing*
+events (`Delta`, `CallStarted`, `CallOutput`, `TurnStarted`, `Notice`) are only shown; an observer
+that is slow may lose them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from org.messages import Audience, Message, Usage
+from org.tooling import ToolCall, ToolResult
+
+TurnStatus: TypeAlias = Literal["answered", "passed", "interrupted", "failed"]
+StopReason: TypeAlias = Literal[
+    "quiet",  # nobody has anything unread
+    "passed",  # everybody who was asked passed
+    "turns",
+    "seconds",
+    "tokens",
+    "tools",
+    "stagnation",
+    "interrupted",
+    "failed",  # turns failed and nobody is left to speak
+    "denied",  # a call needed a person's word and there was no terminal
+]
+
+
+# -- committed
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A participant entered, with what resuming needs to ask it the same way again."""
+
+    name: str
+    kind: Literal["person", "model"]
+    profile: str = ""
+    model: str = ""
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChanged:
+    """The standing audience of a participant."""
+
+    name: str
+    audience: Audience
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """A turn begins: `participant` is shown the messages `causes` (ids, in order)."""
+
+    participant: str
+    turn: int
+    causes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One completion of a turn: the text as the model will see it again, and its calls.
+
+    `prompt_bytes` is the size of the request's body; with `usage` it calibrates estimates.
+    """
+
+    participant: str
+    turn: int
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None
+    finish: str = ""
+    prompt_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallFinished:
+    participant: str
+    turn: int
+    call: ToolCall
+    result: ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class Nudged:
+    """The room tells a model something within its turn (go on, say it again); only it sees that."""
+
+    participant: str
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """The first `dropped` entries after the system prompt were replaced by `summary`
+    (by a marker that says so when there is none)."""
+
+    participant: str
+    dropped: int
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A turn is over. `detail` says why when it failed; `text` is what was said but not committed
+    as a step before an interrupt or a failure."""
+
+    participant: str
+    turn: int
+    status: TurnStatus
+    seconds: float = 0.0
+    detail: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """Everybody's view starts afresh; the transcript stays in the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """The message `message` (an id) and everything after it no longer count."""
+
+    message: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """An exchange is over, and why. `detail` names the numbers of a limit."""
+
+    reason: StopReason
+    detail: str = ""
+
+
+# -- passing
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    participant: str
+    turn: int
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a completion as it comes; the room fills in who speaks."""
+
+    text: str
+    kind: Literal["text", "reasoning"] = "text"
+    participant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    participant: str
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutput:
+    participant: str
+    call_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something people should know; `hint` is the next step."""
+
+    text: str
+    hint: str = ""
+    participant: str = ""
+
+
+Committed: TypeAlias = (
+    Joined
+    | Left
+    | ModeChanged
+    | Posted
+    | Invited
+    | Stepped
+    | CallFinished
+    | Nudged
+    | Compacted
+    | TurnEnded
+    | Cleared
+    | Undone
+    | Stopped
+)
+Passing: TypeAlias = TurnStarted | Delta | CallStarted | CallOutput | Notice
+Event: TypeAlias = Committed | Passing

@@ -1,0 +1,1 @@
+"""Models behind `/v1/chat/completions`."""

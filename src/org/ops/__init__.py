@@ -1,0 +1,1 @@
+"""Generations of a program: candidate and current. Standard library only."""
