@@ -6,6 +6,7 @@
     ├── ModelError              1   a completion failed; the room goes on
     │   ├── ServerUnreachable   7   nothing answered at that address
     │   ├── ServerRefused       1   the server answered with an error (status, message)
+    │   │   └── ContextExceeded 1   the prompt is longer than the model's context
     │   ├── StreamBroken        1   the answer stopped before its end
     │   └── StreamStalled       1   nothing came for longer than the idle timeout
     ├── EnvironmentProblem      7   a package, disk, port or permission is missing
@@ -79,6 +80,10 @@ class ServerRefused(ModelError):
     def __init__(self, message: str, hint: str = "", *, status: int = 0) -> None:
         super().__init__(message, hint)
         self.status = status
+
+
+class ContextExceeded(ServerRefused):
+    pass
 
 
 class StreamBroken(ModelError):

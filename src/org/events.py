@@ -72,10 +72,7 @@ class Invited:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One completion of a turn: the text as the model will see it again, and its calls.
-
-    `prompt_bytes` is the size of the request's body; with `usage` it calibrates estimates.
-    """
+    """One completion of a turn: the text as the model will see it again, and its calls."""
 
     participant: str
     turn: int
@@ -83,7 +80,6 @@ class Stepped:
     calls: tuple[ToolCall, ...] = ()
     usage: Usage | None = None
     finish: str = ""
-    prompt_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,6 @@ class Completion:
 
     `finish` is the server's word (`stop`, `length`, `tool_calls`), or empty when it gave none.
     `incomplete` says that a call was cut off; that call is not among `calls`.
-    `sent_bytes` is the size of the request's body, for whoever estimates tokens.
     """
 
     text: str
@@ -148,4 +147,3 @@ class Completion:
     finish: str = ""
     incomplete: bool = False
     usage: Usage | None = None
-    sent_bytes: int = 0

@@ -80,7 +80,8 @@ class Turn:
 
     `causes` are the messages that are new to the participant; `view` holds everything it sees,
     these included, and grows with what it commits. `commit` writes an event to the journal, then
-    shows it. `emit` only shows. `limit` names the limit that is reached, or is empty.
+    shows it; `emit` only shows. `post` says something before the turn is over (with `addressed`,
+    only what is under an explicit address). `limit` names the limit that is reached, or is empty.
     """
 
     id: int
@@ -89,6 +90,7 @@ class Turn:
     view: View = field(repr=False)
     commit: Callable[[Committed], Awaitable[None]] = field(repr=False)
     emit: Emit = field(repr=False)
+    post: Callable[[str, bool], Awaitable[None]] = field(repr=False)
     limit: Callable[[], str] = field(repr=False)
 
 
@@ -99,7 +101,8 @@ class Participant(Protocol):
     async def respond(self, turn: Turn) -> str:
         """Answer. The text may address (`@id`, `#file:path`); `PASS` says nothing.
 
-        Raises `OrgError` when it cannot; the room says so and goes on.
+        Raises `OrgError` when it cannot; the room says so and goes on. When it is cancelled, a
+        person interrupted: it stops what it started and may return what it had said so far.
         """
         ...
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 ToolErrorKind: TypeAlias = Literal[
     "unknown_tool",  # no tool of that name was declared
     "bad_arguments",  # not a JSON object, or it does not fit the tool's schema
-    "denied",  # the policy said no, or there was nobody to ask
+    "denied",  # the policy or a person said no
+    "unattended",  # the policy says to ask, and there is nobody to ask
     "failed",  # the command ran and ended with an error
     "timeout",  # it ran longer than it may
     "repeated",  # the same call with the same result, again

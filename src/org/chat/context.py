@@ -1,0 +1,199 @@
+"""What one participant sees of a room, and how much of it fits. Pure.
+
+A view grows by appending only, so that each request repeats the last one's bytes and the server
+can reuse its prompt cache. When the budget is reached, a big part of it is replaced at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from org.events import (
+    CallFinished,
+    Cleared,
+    Committed,
+    Compacted,
+    Invited,
+    Joined,
+    Nudged,
+    Stepped,
+    TurnEnded,
+)
+from org.messages import Entry, Message, View
+from org.tooling import ToolResult
+
+ENTRY_OVERHEAD = 24
+"""Characters that a chat template puts around an entry, about."""
+
+SUMMARY_REQUEST = (
+    "Summarise the conversation so far for yourself, so that you can go on without it: who wants "
+    "what, what was decided, what was done and found (names, paths, numbers exactly), what is open. "
+    "At most 300 words, nothing else."
+)
+_NO_SUMMARY = "(no summary could be made)"
+
+
+def render(messages: Sequence[Message], reader: str) -> str:
+    """Messages as one reader sees them. Nobody's own name is put in front of their own words."""
+    return "\n\n".join(_header(message, reader) + message.content for message in messages)
+
+
+def _header(message: Message, reader: str) -> str:
+    if message.role == "system":
+        return "[room] "
+    if message.audience.kind == "group":
+        return f"{message.sender}: "
+    others = [name for name in message.audience.names if name != reader]
+    return f"{message.sender} (only to {' and '.join(['you', *others])}): "
+
+
+def result_text(result: ToolResult) -> str:
+    """A tool result as the model reads it."""
+    if result.error is None:
+        return result.output or "(no output)"
+    text = f"error ({result.error.kind}): {result.error.message}"
+    return f"{text}\n{result.output}" if result.output else text
+
+
+class Memory:
+    """One participant's view as a fold over committed events: live and on resume the same bytes."""
+
+    def __init__(self, joined: Joined) -> None:
+        self._system = Entry("system", joined.system)
+        self.view = View([self._system])
+        self.size = entry_size(self._system)
+        self.open_turn = 0
+        """The id of a turn that began and did not end, or 0."""
+
+    def apply(self, event: Committed, messages: Sequence[Message] = ()) -> None:
+        """Take in an event of this participant; `messages` are those of an `Invited` event."""
+        match event:
+            case Invited():
+                self.open_turn = event.turn
+                self._append(Entry("user", render(messages, event.participant)))
+            case Stepped():
+                self._append(Entry("assistant", event.text, event.calls))
+            case CallFinished():
+                self._append(Entry("tool", result_text(event.result), call_id=event.call.id))
+            case Nudged():
+                self._append(Entry("user", f"[room] {event.text}"))
+            case TurnEnded():
+                self.open_turn = 0
+                self._close(event)
+            case Compacted():
+                self._compact(event)
+            case Cleared():
+                self._restart([])
+            case _:
+                pass
+
+    def _append(self, entry: Entry) -> None:
+        self.view.append(entry)
+        self.size += entry_size(entry)
+
+    def _close(self, event: TurnEnded) -> None:
+        """Templates want users and assistants to alternate: a turn always ends with an answer."""
+        last = self.view.since(len(self.view) - 1)[0]
+        if event.text:
+            self._append(Entry("assistant", f"{event.text} [{event.status}]"))
+        elif last.role in ("user", "tool"):
+            self._append(Entry("assistant", f"(no answer: {event.status})"))
+
+    def _compact(self, event: Compacted) -> None:
+        kept = self.view.since(1 + event.dropped)
+        summary = event.summary or _NO_SUMMARY
+        self._restart(
+            [
+                Entry("user", f"[room] The conversation up to here was left out. What it was: {summary}"),
+                Entry("assistant", "I go on from there."),
+                *kept,
+            ]
+        )
+
+    def _restart(self, entries: Sequence[Entry]) -> None:
+        self.view = View([self._system])
+        self.size = entry_size(self._system)
+        for entry in entries:
+            self._append(entry)
+
+
+def entry_size(entry: Entry) -> int:
+    """Characters of an entry in a prompt, about."""
+    size = len(entry.content) + ENTRY_OVERHEAD
+    for call in entry.calls:
+        size += len(call.name) + len(json.dumps(dict(call.arguments), ensure_ascii=False)) + ENTRY_OVERHEAD
+    return size
+
+
+class Estimate:
+    """Tokens of a prompt from its characters, calibrated by what the server counted.
+
+    Between two measured prompts of one view only the difference is guessed.
+    """
+
+    PER_CHARACTER = 0.3
+    TRUNCATED_BELOW = 1 / 12
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._tokens = 0
+        self._rate = self.PER_CHARACTER
+
+    def tokens(self, size: int) -> int:
+        """What a prompt of `size` characters will count, about."""
+        return max(0, round(self._tokens + (size - self._size) * self._rate))
+
+    def note(self, size: int, tokens: int) -> bool:
+        """Take in the server's count; whether it must have dropped a part of the prompt.
+
+        A server that cuts the prompt to its context does so silently: the count is far too small,
+        or stands still while the prompt grows.
+        """
+        if tokens <= 0:
+            return False
+        grown = size - self._size
+        if self._tokens and grown > 0:
+            cut = grown > 200 and tokens <= self._tokens
+            if not cut:
+                self._rate = (
+                    min(2.0, max(0.05, (tokens - self._tokens) / grown)) if grown > 200 else self._rate
+                )
+        else:
+            cut = size > 2000 and tokens < size * self.TRUNCATED_BELOW
+            if not cut and grown > 0:
+                self._rate = min(2.0, max(0.05, tokens / size))
+        if not cut:
+            self._size, self._tokens = size, tokens
+        return cut
+
+
+def cut_point(entries: Sequence[Entry], keep: int) -> int:
+    """How many entries after the system prompt to drop so that about `keep` characters stay.
+
+    What stays begins with a user's entry, and the newest of those always stays; 0 when there is
+    nothing to drop.
+    """
+    size = 0
+    cut = 0
+    for index in range(len(entries) - 1, 0, -1):
+        size += entry_size(entries[index])
+        if entries[index].role == "user":
+            if cut and size > keep:
+                break
+            cut = index
+    return max(0, cut - 1)
+
+
+def as_text(entries: Sequence[Entry], limit: int) -> str:
+    """Entries as one text to summarise, its middle left out when it is longer than `limit` characters."""
+    parts = []
+    for entry in entries:
+        calls = "".join(f"\n(called {call.name} {json.dumps(dict(call.arguments))})" for call in entry.calls)
+        speaker = {"assistant": "you: ", "tool": "result: "}.get(entry.role, "")
+        parts.append(f"{speaker}{entry.content}{calls}")
+    text = "\n\n".join(parts)
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"

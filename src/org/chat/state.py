@@ -1,0 +1,114 @@
+"""The state of a room as a fold over its committed events. Pure.
+
+Live and on resume the same code runs over the same events, so a resumed room sends the same
+prompts and owes the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from org.chat.context import Memory
+from org.events import (
+    CallFinished,
+    Cleared,
+    Committed,
+    Compacted,
+    Invited,
+    Joined,
+    Left,
+    ModeChanged,
+    Nudged,
+    Posted,
+    Stepped,
+    TurnEnded,
+    Undone,
+)
+from org.messages import EVERYONE, Audience, Message
+
+
+@dataclass(slots=True)
+class Member:
+    """A participant or a person of the room: standing audience, inbox and view."""
+
+    joined: Joined
+    mode: Audience = EVERYONE
+    unread: list[Message] = field(default_factory=list)
+    memory: Memory | None = None  # of models only
+
+
+class State:
+    """Who is in the room, what was said, who has not read it."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, Member] = {}
+        self.transcript: list[Message] = []
+        self.turns = 0
+        self._by_id: dict[int, Message] = {}
+
+    @classmethod
+    def of(cls, events: Iterable[Committed]) -> State:
+        """The state after these events; what was undone has not happened."""
+        state = cls()
+        for event in without_undone(events):
+            state.apply(event)
+        return state
+
+    @property
+    def next_id(self) -> int:
+        return self.transcript[-1].id + 1 if self.transcript else 1
+
+    def apply(self, event: Committed) -> None:
+        match event:
+            case Posted(message):
+                self._post(message)
+            case Joined():
+                memory = Memory(event) if event.kind == "model" else None
+                self.members[event.name] = Member(event, memory=memory)
+            case Left():
+                self.members.pop(event.name, None)
+            case ModeChanged():
+                if event.name in self.members:
+                    self.members[event.name].mode = event.audience
+            case Cleared():
+                for member in self.members.values():
+                    member.unread.clear()
+                    if member.memory:
+                        member.memory.apply(event)
+            case Invited() | Stepped() | CallFinished() | Nudged() | Compacted() | TurnEnded():
+                self._turn(event)
+            case _:
+                pass
+
+    def _post(self, message: Message) -> None:
+        self.transcript.append(message)
+        self._by_id[message.id] = message
+        for name, member in self.members.items():
+            if member.memory and name != message.sender and message.audience.includes(name):
+                member.unread.append(message)
+
+    def _turn(self, event: Invited | Stepped | CallFinished | Nudged | Compacted | TurnEnded) -> None:
+        member = self.members.get(event.participant)
+        messages: list[Message] = []
+        if isinstance(event, Invited):
+            self.turns = max(self.turns, event.turn)
+            messages = [self._by_id[i] for i in event.causes if i in self._by_id]
+            if member:
+                member.unread = [m for m in member.unread if m.id not in event.causes]
+        if member and member.memory:
+            member.memory.apply(event, messages)
+
+
+def without_undone(events: Iterable[Committed]) -> list[Committed]:
+    """The events, without each undone message and all that came after it up to the undoing."""
+    kept: list[Committed] = []
+    for event in events:
+        if not isinstance(event, Undone):
+            kept.append(event)
+            continue
+        for index, earlier in enumerate(kept):
+            if isinstance(earlier, Posted) and earlier.message.id == event.message:
+                del kept[index:]
+                break
+    return kept

@@ -1,0 +1,274 @@
+"""HTTP/1.1 over asyncio with llhttp (`httptools`) as the parser.
+
+Written for one kind of traffic: few hosts, long streams. The body of an event stream is pushed to
+a callback once per read, not once per chunk, so a delta costs parsing and nothing else.
+`docs/decisions/http-client.md` has the measurements behind not using a general HTTP client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httptools
+
+from org.errors import OrgError, ServerUnreachable, StreamBroken, StreamStalled, UsageError
+
+BODY_LIMIT = 16 * 1024 * 1024
+"""Bytes kept of an answer that is no event stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """`body` is empty when the body went to the callback as a stream.
+
+    `cut` says that the connection closed before the body's end.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+    cut: bool = False
+
+
+class Unanswered(StreamBroken):
+    """The connection closed before the first byte of an answer; sending again is safe."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection; carries one exchange at a time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[Response] | None = None
+        self._closed = False
+        self.idle = True
+        """Whether the last exchange ended cleanly and the server keeps the connection open."""
+
+    # -- what a client does with it
+
+    async def exchange(
+        self,
+        request: bytes,
+        on_stream: Callable[[bytes], bool],
+        idle_timeout_s: float,
+    ) -> Response:
+        """Send a request and wait for its answer.
+
+        The bytes of an event stream go to `on_stream`, which answers whether the stream is over
+        in its own terms; what it raises is raised here. Raises `Unanswered`, `StreamStalled`.
+        Cancelling closes the socket, which ends the work on the server.
+        """
+        assert self._transport is not None
+        self._parser = httptools.HttpResponseParser(self)
+        self._on_stream = on_stream
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._streaming = False
+        self._head_seen = False
+        self._framed = False
+        self.idle = False
+        answer: asyncio.Future[Response] = self._loop.create_future()
+        self._answer = answer
+        self._transport.write(request)
+        self._heard_at = self._loop.time()
+        watch = self._loop.call_later(idle_timeout_s, self._check_idle, answer, idle_timeout_s)
+        try:
+            return await answer
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            watch.cancel()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        self._closed = True
+        self.idle = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _check_idle(self, answer: asyncio.Future[Response], timeout_s: float) -> None:
+        left = self._heard_at + timeout_s - self._loop.time()
+        if answer.done():
+            return
+        if left > 0:
+            self._loop.call_later(left, self._check_idle, answer, timeout_s)
+            return
+        answer.set_exception(
+            StreamStalled(
+                f"nothing came from the model server for {timeout_s:.0f} s",
+                "raise `[client] idle_timeout_s`, or look whether the server is still alive",
+            )
+        )
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:  # bytes that nobody asked for
+            self.close()
+            return
+        self._heard_at = self._loop.time()
+        try:
+            self._parser.feed_data(data)
+            if self._streaming and self._body:
+                chunk = b"".join(self._body)
+                self._body.clear()
+                if not answer.done() and self._on_stream(chunk):
+                    answer.set_result(self._response())
+        except httptools.HttpParserError as error:
+            self._fail(StreamBroken(f"the server does not speak HTTP: {error}"))
+        except OrgError as error:
+            self._fail(error)
+        if self._body_size > BODY_LIMIT:
+            self._fail(StreamBroken(f"the server's answer is longer than {BODY_LIMIT} bytes"))
+        if self.idle and not answer.done():
+            answer.set_result(self._response())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        self.idle = False
+        if self._answer is None or self._answer.done():
+            return
+        if exc is not None and not isinstance(exc, OSError):
+            self._fail(exc)  # a bug in the callback; asyncio closed the connection over it
+        elif self._head_seen:
+            self._answer.set_result(self._response(cut=self._framed))
+        else:
+            self._fail(Unanswered("the server closed the connection before it answered"))
+
+    # -- callbacks of the parser
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        if self._parser.get_status_code() < 200:
+            return
+        self._head_seen = True
+        self._framed = "content-length" in self._headers or "transfer-encoding" in self._headers
+        kind = self._headers.get("content-type", "")
+        self._streaming = self._parser.get_status_code() < 300 and kind.startswith("text/event-stream")
+
+    def on_body(self, data: bytes) -> None:
+        self._body.append(data)
+        if not self._streaming:
+            self._body_size += len(data)
+
+    def on_message_complete(self) -> None:
+        if self._head_seen:
+            self.idle = self._parser.should_keep_alive() and not self._closed
+            if not self.idle and self._transport is not None:
+                self._transport.close()
+                self._closed = True
+            if not self._streaming and self._answer is not None and not self._answer.done():
+                self._answer.set_result(self._response())
+        else:  # an interim answer (100, 103)
+            self._headers = {}
+
+    def _response(self, *, cut: bool = False) -> Response:
+        body = b"" if self._streaming else b"".join(self._body)
+        return Response(self._parser.get_status_code(), self._headers, body, cut)
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.close()
+
+
+class Origin:
+    """The connections to one base URL, and how requests to it are written.
+
+    Proxy variables of the environment are not read: a model server stands on this machine or in
+    the local network, and a proxy in between breaks streams and long silences.
+    """
+
+    def __init__(self, base_url: str, *, connect_timeout_s: float) -> None:
+        parts = urlsplit(base_url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+            raise UsageError(f"not a base URL: `{base_url}`", "write it like http://127.0.0.1:11434/v1")
+        self.url = base_url.rstrip("/")
+        self._host = parts.hostname
+        self._tls = parts.scheme == "https"
+        self._port = port or (443 if self._tls else 80)
+        self._path = parts.path.rstrip("/")
+        self._authority = f"[{self._host}]" if ":" in self._host else self._host
+        if port:
+            self._authority += f":{port}"
+        self._connect_timeout_s = connect_timeout_s
+        self._connections: list[Connection] = []
+
+    async def acquire(self) -> tuple[Connection, bool]:
+        """(connection, whether it was used before). Raises `ServerUnreachable`."""
+        while self._connections:
+            connection = self._connections.pop()
+            if connection.idle:
+                return connection, True
+            connection.close()  # its last stream was not read to its end
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    Connection, self._host, self._port, ssl=_tls_context() if self._tls else None
+                )
+        except TimeoutError as error:
+            raise self._unreachable(f"no answer within {self._connect_timeout_s:g} s") from error
+        except OSError as error:
+            raise self._unreachable(_reason(error)) from error
+        return connection, False
+
+    def release(self, connection: Connection) -> None:
+        """Hand a connection back after an exchange."""
+        if not connection.closed:
+            self._connections.append(connection)
+
+    def close(self) -> None:
+        while self._connections:
+            self._connections.pop().close()
+
+    def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
+        """The bytes of a request. `path` is below the base URL's path; with `//` in front, below `/`."""
+        target = path[1:] if path.startswith("//") else self._path + path
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {self._authority}", "User-Agent: org"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if method == "POST":
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+    def _unreachable(self, reason: str) -> ServerUnreachable:
+        return ServerUnreachable(
+            f"no model server at {self.url}: {reason}",
+            "start it (`ollama serve`), or name another with `--base URL` or ORG_BASE",
+        )
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """One for the process: making one costs more than 20 ms."""
+    return ssl.create_default_context()
+
+
+def _reason(error: OSError) -> str:
+    """`Connection refused` out of asyncio's longer words, and the resolver's own."""
+    if error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno).lower()
+    return (error.strerror or str(error)).lower()
