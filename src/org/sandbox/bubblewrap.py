@@ -135,7 +135,9 @@ class Bubblewrap:
         argv += _system()
         for path, fd in accounts.items():
             argv += ["--ro-bind-data", str(fd), path]
-        argv += ["--proc", "/proc", "--dev", "/dev"]
+        # Read-only, because some files below /proc/sys ask who writes and not what it may do: for
+        # root they would stay open without a single capability, `core_pattern` among them.
+        argv += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
         argv += ["--size", size, "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
         argv += ["--size", size, "--perms", "1777", "--tmpfs", "/tmp"]
         if command.scratch:
