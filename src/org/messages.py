@@ -92,6 +92,12 @@ class Entry:
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
 
+    @property
+    def size(self) -> int:
+        """Characters of the entry in a prompt, about; a chat template adds a few to each."""
+        calls = sum(len(call.name) + len(str(call.arguments)) + 24 for call in self.calls)
+        return len(self.content) + calls + 24
+
 
 class View:
     """What one model is sent, in order. It only ever grows at its end.
@@ -100,13 +106,16 @@ class View:
     a view is hashable by identity and can be weakly referenced for that.
     """
 
-    __slots__ = ("__weakref__", "_entries")
+    __slots__ = ("__weakref__", "_entries", "size")
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._entries = list(entries)
+        self.size = sum(entry.size for entry in self._entries)
+        """Characters of all entries in a prompt, about."""
 
     def append(self, entry: Entry) -> None:
         self._entries.append(entry)
+        self.size += entry.size
 
     def __len__(self) -> int:
         return len(self._entries)

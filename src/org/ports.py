@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from org.events import Committed, Delta, Event
+from org.events import Committed, Delta, Event, Joined
 from org.messages import ChatRequest, Completion, Message, View
 
 Emit: TypeAlias = Callable[[Event], None]
@@ -78,8 +78,8 @@ class Sandbox(Protocol):
 class Turn:
     """An invitation to speak.
 
-    `causes` are the messages that are new to the participant; `view` holds everything it sees,
-    these included, and grows with what it commits. `commit` writes an event to the journal, then
+    `causes` are the messages that are new to the participant; `view` gives everything it sees,
+    these included, and what it commits is in it the next time. `names` are all who are in the room. `commit` writes an event to the journal, then
     shows it; `emit` only shows. `post` says something before the turn is over (with `addressed`,
     only what is under an explicit address). `limit` names the limit that is reached, or is empty.
     """
@@ -87,7 +87,8 @@ class Turn:
     id: int
     participant: str
     causes: tuple[Message, ...]
-    view: View = field(repr=False)
+    names: tuple[str, ...]
+    view: Callable[[], View] = field(repr=False)
     commit: Callable[[Committed], Awaitable[None]] = field(repr=False)
     emit: Emit = field(repr=False)
     post: Callable[[str, bool], Awaitable[None]] = field(repr=False)
@@ -96,7 +97,9 @@ class Turn:
 
 class Participant(Protocol):
     @property
-    def name(self) -> str: ...
+    def introduction(self) -> Joined:
+        """Its name, and what the journal keeps of it when it enters."""
+        ...
 
     async def respond(self, turn: Turn) -> str:
         """Answer. The text may address (`@id`, `#file:path`); `PASS` says nothing.

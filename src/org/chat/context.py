@@ -23,9 +23,6 @@ from org.events import (
 from org.messages import Entry, Message, View
 from org.tooling import ToolResult
 
-ENTRY_OVERHEAD = 24
-"""Characters that a chat template puts around an entry, about."""
-
 SUMMARY_REQUEST = (
     "Summarise the conversation so far for yourself, so that you can go on without it: who wants "
     "what, what was decided, what was done and found (names, paths, numbers exactly), what is open. "
@@ -62,7 +59,6 @@ class Memory:
     def __init__(self, joined: Joined) -> None:
         self._system = Entry("system", joined.system)
         self.view = View([self._system])
-        self.size = entry_size(self._system)
         self.open_turn = 0
         """The id of a turn that began and did not end, or 0."""
 
@@ -71,13 +67,13 @@ class Memory:
         match event:
             case Invited():
                 self.open_turn = event.turn
-                self._append(Entry("user", render(messages, event.participant)))
+                self.view.append(Entry("user", render(messages, event.participant)))
             case Stepped():
-                self._append(Entry("assistant", event.text, event.calls))
+                self.view.append(Entry("assistant", event.text, event.calls))
             case CallFinished():
-                self._append(Entry("tool", result_text(event.result), call_id=event.call.id))
+                self.view.append(Entry("tool", result_text(event.result), call_id=event.call.id))
             case Nudged():
-                self._append(Entry("user", f"[room] {event.text}"))
+                self.view.append(Entry("user", f"[room] {event.text}"))
             case TurnEnded():
                 self.open_turn = 0
                 self._close(event)
@@ -88,17 +84,14 @@ class Memory:
             case _:
                 pass
 
-    def _append(self, entry: Entry) -> None:
-        self.view.append(entry)
-        self.size += entry_size(entry)
-
     def _close(self, event: TurnEnded) -> None:
         """Templates want users and assistants to alternate: a turn always ends with an answer."""
-        last = self.view.since(len(self.view) - 1)[0]
+        last = self.view.since(-1)[0]
         if event.text:
-            self._append(Entry("assistant", f"{event.text} [{event.status}]"))
+            text = event.text if event.status in ("answered", "passed") else f"{event.text} [{event.status}]"
+            self.view.append(Entry("assistant", text))
         elif last.role in ("user", "tool"):
-            self._append(Entry("assistant", f"(no answer: {event.status})"))
+            self.view.append(Entry("assistant", f"(no answer: {event.status})"))
 
     def _compact(self, event: Compacted) -> None:
         kept = self.view.since(1 + event.dropped)
@@ -112,18 +105,7 @@ class Memory:
         )
 
     def _restart(self, entries: Sequence[Entry]) -> None:
-        self.view = View([self._system])
-        self.size = entry_size(self._system)
-        for entry in entries:
-            self._append(entry)
-
-
-def entry_size(entry: Entry) -> int:
-    """Characters of an entry in a prompt, about."""
-    size = len(entry.content) + ENTRY_OVERHEAD
-    for call in entry.calls:
-        size += len(call.name) + len(json.dumps(dict(call.arguments), ensure_ascii=False)) + ENTRY_OVERHEAD
-    return size
+        self.view = View([self._system, *entries])
 
 
 class Estimate:
@@ -177,7 +159,7 @@ def cut_point(entries: Sequence[Entry], keep: int) -> int:
     size = 0
     cut = 0
     for index in range(len(entries) - 1, 0, -1):
-        size += entry_size(entries[index])
+        size += entries[index].size
         if entries[index].role == "user":
             if cut and size > keep:
                 break

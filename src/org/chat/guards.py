@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
+from itertools import pairwise
+from typing import TypeAlias
 
 from org.tooling import ToolCall, ToolResult
 
@@ -37,6 +39,10 @@ class RepeatedCalls:
         return count > 1
 
 
+_Words: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
+"""A message's words in order, and its pairs of neighbours."""
+
+
 class Stagnation:
     """Near-identical messages going round: thanks for thanks, or one report over and over."""
 
@@ -46,19 +52,18 @@ class Stagnation:
     def __init__(self, repeats: int) -> None:
         """`repeats` is how many near-identical messages of the last few stop an exchange; 0 never."""
         self._repeats = repeats
-        self._recent: deque[tuple[str, frozenset[str]]] = deque(maxlen=self.WINDOW)
+        self._recent: deque[_Words] = deque(maxlen=self.WINDOW)
 
     def note(self, text: str) -> bool:
         """Remember a model's message; whether it makes the round one too many."""
         words = re.findall(r"\w+", text[:4000].casefold())
-        plain, pairs = " ".join(words), frozenset(zip(words, words[1:], strict=False))
-        entry = (plain, frozenset(f"{a} {b}" for a, b in pairs))
+        entry = (" ".join(words), frozenset(pairwise(words)))
         alike = sum(_alike(entry, other) >= self.ALIKE for other in self._recent)
         self._recent.append(entry)
         return 0 < self._repeats <= alike + 1
 
 
-def _alike(a: tuple[str, frozenset[str]], b: tuple[str, frozenset[str]]) -> float:
+def _alike(a: _Words, b: _Words) -> float:
     if a[0] == b[0]:
         return 1.0
     both = len(a[1] | b[1])

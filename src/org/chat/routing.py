@@ -47,7 +47,10 @@ class Refusal:
     def __str__(self) -> str:
         if not self.near:
             return f"`@{self.word}` is yourself; what followed was not delivered"
-        return f"nobody here is called `@{self.word}`; did you mean `@{self.near}`? What followed was not delivered"
+        return (
+            f"nobody here is called `@{self.word}`; did you mean `@{self.near}`? "
+            "What followed was not delivered"
+        )
 
 
 @dataclass(frozen=True, slots=True)
