@@ -7,6 +7,7 @@ import fcntl
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import stat
@@ -360,6 +361,21 @@ async def test_a_journal_of_a_newer_version(tmp_path: Path) -> None:
         left = contents(tmp_path / "room")
         assert {name: left[name] for name in before} == before
     assert holder(tmp_path / "room") == ""
+
+
+async def test_a_newer_journal_with_a_log_left_behind(tmp_path: Path) -> None:
+    path = await written(tmp_path / "first", posted(1))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA user_version = {FORMAT + 1}")
+        shutil.copytree(tmp_path / "first", tmp_path / "room")  # as a kill would leave it
+    before = contents(tmp_path / "room")
+    assert before["journal.sqlite-wal"]
+    for use in (RoomJournal.open, read_events):
+        with pytest.raises(JournalTooNew):
+            use(tmp_path / "room")
+        left = contents(tmp_path / "room")
+        for name in ("journal.sqlite", "journal.sqlite-wal"):
+            assert left[name] == before[name]
 
 
 def _text(path: Path) -> None:

@@ -135,6 +135,7 @@ class Waits(RuleBasedStateMachine):
             n for n, t in enumerate(self.tasks) if t.done() and not t.cancelled() and not t.exception()
         }
         assert answered == set(self.releases)
+        assert len(self.lock._waiting) == len(self.queue)  # nobody who gave up is kept
 
 
 TestWaits = Waits.TestCase
