@@ -405,6 +405,12 @@ def test_a_participants_server_elsewhere_needs_trust_too(home: Home, monkeypatch
     assert home.load().participants[0].base == "http://evil.example/v1"
 
 
+def test_a_participant_may_be_on_the_persons_own_server(home: Home) -> None:
+    home.user('base = "http://gpu.lan"')
+    home.file('[[participant]]\nid = "a"\nbase = "http://gpu.lan/"')
+    assert home.load().participants == (Member("a", base="http://gpu.lan/v1"),)
+
+
 def test_a_flag_over_a_refused_value_leaves_nothing_to_warn_of(home: Home) -> None:
     home.file("[limits]\nturns = 99")
     settings = home.load(flags={"limits.turns": 100})

@@ -163,7 +163,7 @@ class _Resolver:
             if key.name not in layer.values:
                 continue
             value = layer.values[key.name]
-            guarded = layer.is_project and key.guard(value, self._without_project(key))
+            guarded = layer.is_project and key.guard(value, self._without_project(key.name))
             if guarded and not self._is_trusted():
                 self.refused.append(f"{key.name} = {value}")
                 continue
@@ -180,14 +180,15 @@ class _Resolver:
         return tuple(self._guard_member(member) for member in members)
 
     def _guard_member(self, member: Member) -> Member:
-        if member.base is None or is_loopback(member.base) or self._is_trusted():
+        ours = self._without_project("base")
+        if member.base is None or member.base == ours or is_loopback(member.base) or self._is_trusted():
             return member
         self.refused.append(f"{PARTICIPANTS} {member.id}: base = {member.base}")
         return replace(member, base=None)
 
-    def _without_project(self, key: Key) -> Any:
+    def _without_project(self, name: str) -> Any:
         """What the person's own file, or else the default, says."""
-        return next(layer.values[key.name] for layer in self._layers[-2:] if key.name in layer.values)
+        return next(layer.values[name] for layer in self._layers[-2:] if name in layer.values)
 
     def _is_trusted(self) -> bool:
         if self._trusted is None:
