@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TypeAlias
@@ -260,6 +260,12 @@ class Room:
         await self._commit(ModeChanged(name, audience))
         return audience
 
+    def aside(self, name: str) -> Turn:
+        """An occasion for a participant to tidy its view between exchanges. Raises `UsageError`."""
+        self._refuse_while_running()
+        self._member(name)
+        return self._occasion(name, self.state.turns, (), 0, 0)
+
     async def clear(self) -> None:
         """Start everybody's view afresh; the transcript stays."""
         self._refuse_while_running()
@@ -285,6 +291,11 @@ class Room:
     def events(self) -> Sequence[Committed]:
         """All committed events, the undone ones included."""
         return self._log
+
+    @property
+    def participants(self) -> Mapping[str, Participant]:
+        """The participants by name; people are not among them."""
+        return self._participants
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -397,33 +408,8 @@ class Room:
         await self._commit(Invited(name, turn_id, tuple(message.id for message in causes)))
         self._emit(TurnStarted(name, turn_id, self._model_of(name)))
 
-        async def commit(event: Committed) -> None:
-            if isinstance(event, Stepped) and event.usage:
-                exchange.usage += event.usage
-            elif isinstance(event, CallFinished):
-                exchange.tools += 1
-                if event.result.error and event.result.error.kind == "unattended":
-                    exchange.unattended = True
-            await self._commit(event)
-
-        async def post(text: str, addressed: bool) -> None:
-            await self._post_reply(name, text, cause, hop, only_addressed=addressed)
-
-        def limit() -> str:
-            return exchange.halt or exchange.limit() or ""
-
         member = self.state.members[name]
-        turn = Turn(
-            id=turn_id,
-            participant=name,
-            causes=causes,
-            names=self.names,
-            view=lambda: member.memory.view if member.memory else View(),
-            commit=commit,
-            emit=self._emit,
-            post=post,
-            limit=limit,
-        )
+        turn = self._occasion(name, turn_id, causes, cause, hop)
         status: TurnStatus = "answered"
         text = detail = ""
         try:
@@ -448,6 +434,38 @@ class Room:
             await self._post_reply(name, text, cause, hop)
         seconds = round(time.monotonic() - began, 3)
         await self._commit(TurnEnded(name, turn_id, status, seconds, detail, unseen))
+
+    def _occasion(self, name: str, turn_id: int, causes: tuple[Message, ...], cause: int, hop: int) -> Turn:
+        """What a participant is handed to speak with."""
+        exchange = self._exchange
+
+        async def commit(event: Committed) -> None:
+            if isinstance(event, Stepped) and event.usage:
+                exchange.usage += event.usage
+            elif isinstance(event, CallFinished):
+                exchange.tools += 1
+                if event.result.error and event.result.error.kind == "unattended":
+                    exchange.unattended = True
+            await self._commit(event)
+
+        async def post(text: str, addressed: bool) -> None:
+            await self._post_reply(name, text, cause, hop, only_addressed=addressed)
+
+        def limit() -> str:
+            return exchange.halt or exchange.limit() or ""
+
+        member = self.state.members[name]
+        return Turn(
+            id=turn_id,
+            participant=name,
+            causes=causes,
+            names=self.names,
+            view=lambda: member.memory.view if member.memory else View(),
+            commit=commit,
+            emit=self._emit,
+            post=post,
+            limit=limit,
+        )
 
     async def _post_reply(
         self, name: str, text: str, cause: int, hop: int, *, only_addressed: bool = False

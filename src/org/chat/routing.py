@@ -80,7 +80,7 @@ def route(text: str, sender: str, names: Collection[str], standing: Audience) ->
 
     fence = Fence()
     for line in text.replace("\r\n", "\n").split("\n"):
-        address = None if fence.takes(line) else _address(line, sender, names)
+        address = None if fence.takes(line) else address_of(line, sender, names)
         if address is None:
             lines.append(line)
             continue
@@ -137,7 +137,7 @@ class Fence:
         return False
 
 
-def _address(line: str, sender: str, names: Collection[str]) -> tuple[Audience | Refusal, str] | None:
+def address_of(line: str, sender: str, names: Collection[str]) -> tuple[Audience | Refusal, str] | None:
     """(whom the line addresses, the rest of the line), or None when it addresses nobody."""
     if match := _FILE.match(line):
         return Audience.file(match[1] or match[2]), line[match.end() :]

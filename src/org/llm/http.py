@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import socket
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ from org.errors import OrgError, ServerUnreachable, StreamBroken, StreamStalled,
 
 BODY_LIMIT = 16 * 1024 * 1024
 """Bytes kept of an answer that is no event stream."""
+OVERHEAD_LIMIT = 256 * 1024
+"""Bytes in a row that bring no body: endless headers, interim answers or trailers."""
+KEPT_CONNECTIONS = 64
+"""Connections kept open for the next requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`body` is empty when the body went to the callback as a stream.
-
-    `cut` says that the connection closed before the body's end.
-    """
+    """`headers` have lower-case names; `body` is empty when it went to the callback as a stream."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
-    cut: bool = False
 
 
 class Unanswered(StreamBroken):
@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._body_size = 0
+        self._overhead = 0
         self._streaming = False
         self._head_seen = False
         self._framed = False
@@ -80,14 +81,14 @@ class Connection(asyncio.Protocol):
         self._answer = answer
         self._transport.write(request)
         self._heard_at = self._loop.time()
-        watch = self._loop.call_later(idle_timeout_s, self._check_idle, answer, idle_timeout_s)
+        self._watch = self._loop.call_later(idle_timeout_s, self._check_idle, answer, idle_timeout_s)
         try:
             return await answer
         except BaseException:
             self.close()
             raise
         finally:
-            watch.cancel()
+            self._watch.cancel()
 
     @property
     def closed(self) -> bool:
@@ -101,17 +102,15 @@ class Connection(asyncio.Protocol):
 
     def _check_idle(self, answer: asyncio.Future[Response], timeout_s: float) -> None:
         left = self._heard_at + timeout_s - self._loop.time()
-        if answer.done():
-            return
         if left > 0:
-            self._loop.call_later(left, self._check_idle, answer, timeout_s)
-            return
-        answer.set_exception(
-            StreamStalled(
-                f"nothing came from the model server for {timeout_s:.0f} s",
-                "raise `[client] idle_timeout_s`, or look whether the server is still alive",
+            self._watch = self._loop.call_later(left, self._check_idle, answer, timeout_s)
+        elif not answer.done():
+            answer.set_exception(
+                StreamStalled(
+                    f"nothing came from the model server for {timeout_s:g} s",
+                    "raise `[client] idle_timeout_s`, or look whether the server is still alive",
+                )
             )
-        )
 
     # -- asyncio.Protocol
 
@@ -121,24 +120,29 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
-        if answer is None:  # bytes that nobody asked for
+        if answer is None or self.idle:  # bytes that nobody asked for
             self.close()
             return
         self._heard_at = self._loop.time()
+        self._overhead += len(data)
         try:
             self._parser.feed_data(data)
             if self._streaming and self._body:
                 chunk = b"".join(self._body)
                 self._body.clear()
-                if not answer.done() and self._on_stream(chunk):
+                if not answer.done() and self._on_stream(chunk) and not answer.done():
                     answer.set_result(self._response())
+            if self._overhead > OVERHEAD_LIMIT:
+                raise StreamBroken(f"the server sent {self._overhead} bytes without an answer in them")
+            if self._body_size > BODY_LIMIT:
+                raise StreamBroken(f"the server's answer is longer than {BODY_LIMIT} bytes")
         except httptools.HttpParserError as error:
-            self._fail(StreamBroken(f"the server does not speak HTTP: {error}"))
+            self._fail(StreamBroken(f"the server does not speak HTTP/1.1: {error}"))
+        except httptools.HttpParserUpgrade:
+            self._fail(StreamBroken("the server wants to speak something else than HTTP/1.1"))
         except OrgError as error:
             self._fail(error)
-        if self._body_size > BODY_LIMIT:
-            self._fail(StreamBroken(f"the server's answer is longer than {BODY_LIMIT} bytes"))
-        if self.idle and not answer.done():
+        if self._complete and not answer.done():
             answer.set_result(self._response())
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -148,8 +152,10 @@ class Connection(asyncio.Protocol):
             return
         if exc is not None and not isinstance(exc, OSError):
             self._fail(exc)  # a bug in the callback; asyncio closed the connection over it
-        elif self._head_seen:
-            self._answer.set_result(self._response(cut=self._framed))
+        elif self._head_seen and (self._streaming or not self._framed):
+            self._answer.set_result(self._response())
+        elif self._heard:
+            self._fail(StreamBroken("the server closed the connection in the middle of its answer"))
         else:
             self._fail(Unanswered("the server closed the connection before it answered"))
 

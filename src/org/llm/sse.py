@@ -6,8 +6,9 @@ and their kin, which are legal inside a JSON string and do occur in model output
 
 from org.errors import StreamBroken
 
-LINE_LIMIT = 64 * 1024 * 1024
-"""Bytes of one line, above which the stream is given up as broken."""
+EVENT_LIMIT = 64 * 1024 * 1024
+"""Bytes of one event, above which the stream is given up as broken."""
+BOM = b"\xef\xbb\xbf"
 
 
 class Splitter:
@@ -19,23 +20,25 @@ class Splitter:
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []  # pieces of the line that has not ended yet
-        self._rest_size = 0
         self._data: list[bytes] = []  # data fields of the event that has not ended yet
+        self._size = 0  # bytes of both
         self._after_cr = False  # the last byte was CR: a LF that follows belongs to it
-        self._started = False
+        self._first = True  # the first line may begin with a byte order mark
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The payloads that `data` completes. Raises `StreamBroken` on a line over the limit."""
-        data = self._normalise(data)
+        """The payloads that `data` completes. Raises `StreamBroken` on an event over the limit."""
+        if self._after_cr or b"\r" in data:
+            data = self._normalise(data)
         if b"\n" not in data:
             self._rest.append(data)
-            self._rest_size += len(data)
-            if self._rest_size > LINE_LIMIT:
-                raise StreamBroken(f"the server sent a line of more than {LINE_LIMIT} bytes")
+            self._grow(len(data))
             return []
         lines = (b"".join(self._rest) + data).split(b"\n")
+        if self._first:
+            self._first = False
+            lines[0] = lines[0].removeprefix(BOM)
         rest = lines.pop()
-        self._rest, self._rest_size = [rest], len(rest)
+        self._rest = [rest]
         payloads = []
         pending = self._data
         for line in lines:
@@ -44,16 +47,21 @@ class Splitter:
             elif not line and pending:
                 payloads.append(pending[0] if len(pending) == 1 else b"\n".join(pending))
                 pending.clear()
+        if payloads or not pending:
+            self._size = 0
+        self._grow(len(data) if pending else len(rest))
         return payloads
 
     def finish(self) -> list[bytes]:
         """What a stream that ends without its last blank line still held."""
         return self.feed(b"\n\n")
 
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > EVENT_LIMIT:
+            raise StreamBroken(f"the server sent an event of more than {EVENT_LIMIT} bytes")
+
     def _normalise(self, data: bytes) -> bytes:
-        if not self._started and data:
-            self._started = True
-            data = data.removeprefix(b"\xef\xbb\xbf")
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")

@@ -5,6 +5,8 @@ at its very beginning.
 """
 
 OPEN, CLOSE = "<think>", "</think>"
+BLANKS = 256
+"""Characters of white space that may stand before a thought; an answer that begins with more has none."""
 
 
 class ThinkSplitter:
@@ -23,7 +25,7 @@ class ThinkSplitter:
         self._held = ""
         if self._state == "start":
             bare = text.lstrip()
-            if OPEN.startswith(bare[: len(OPEN)]) and len(bare) < len(OPEN):
+            if OPEN.startswith(bare) and bare != OPEN and len(text) - len(bare) <= BLANKS:
                 self._held = text
                 return "", ""
             if not bare.startswith(OPEN):

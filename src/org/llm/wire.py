@@ -7,9 +7,8 @@ a long tool loop quadratic.)
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from org.messages import ChatRequest, Entry, View
@@ -23,41 +22,66 @@ class EncodedView:
 
     Servers reject a history with a call that has no result, a result without its call, or results
     out of order: results are held until all of a turn's calls have theirs, or something else follows.
+
+    Calls are numbered in nine letters and digits, which is what the strictest templates (Mistral)
+    accept as an id: so ids never clash, whoever made the calls.
     """
 
-    __slots__ = ("_bytes", "_count", "_expected")
+    __slots__ = ("_bytes", "_calls", "_count", "_open")
 
     def __init__(self) -> None:
         self._bytes = bytearray()
-        self._count = 0
-        self._expected: dict[str, Entry | None] = {}  # call id -> its result, of the newest calls
+        self._count = 0  # entries taken in
+        self._calls = 0  # calls numbered
+        self._open: list[_OpenCall] = []  # the newest calls, while any lacks its result
 
     def of(self, view: View) -> bytes:
         """The view's messages; only what was appended since the last call is encoded."""
         for entry in view.since(self._count):
             self._add(entry)
-        self._count = len(view)
-        if self._expected:
-            return bytes(self._bytes) + _results(self._expected)
-        return bytes(self._bytes)
+            self._count += 1
+        return b"".join((self._bytes, *(_result(call) for call in self._open)))
 
     def _add(self, entry: Entry) -> None:
         if entry.role == "tool":
-            if entry.call_id in self._expected:
-                self._expected[entry.call_id] = entry
-                if None not in self._expected.values():
-                    self._settle()
+            self._take_result(entry)
             return
         self._settle()
+        calls = entry.calls if entry.role == "assistant" else ()
+        opened = [_OpenCall(call.id, f"c{self._calls + n:08}") for n, call in enumerate(calls, 1)]
+        message: dict[str, Any] = {"role": entry.role, "content": entry.content}
+        if calls:
+            message["tool_calls"] = [_call(call, o.wire_id) for call, o in zip(calls, opened, strict=True)]
+        encoded = _json(message)
         if self._bytes:
             self._bytes += b","
-        self._bytes += _message(entry)
-        self._expected = dict.fromkeys((call.id for call in entry.calls), None)
+        self._bytes += encoded
+        self._calls += len(calls)
+        self._open = opened
+
+    def _take_result(self, entry: Entry) -> None:
+        waiting = next((c for c in self._open if c.call_id == entry.call_id and c.result is None), None)
+        if waiting is None:
+            return  # an orphan
+        waiting.result = entry.content
+        if all(call.result is not None for call in self._open):
+            self._settle()
 
     def _settle(self) -> None:
-        if self._expected:
-            self._bytes += _results(self._expected)
-            self._expected = {}
+        for call in self._open:
+            self._bytes += _result(call)
+        self._open = []
+
+
+class _OpenCall:
+    """A call of the newest assistant message, under the id it was sent with."""
+
+    __slots__ = ("call_id", "result", "wire_id")
+
+    def __init__(self, call_id: str, wire_id: str) -> None:
+        self.call_id = call_id
+        self.wire_id = wire_id
+        self.result: str | None = None
 
 
 def body(request: ChatRequest, messages: bytes, *, stream: bool = True) -> bytes:
@@ -88,41 +112,23 @@ def schemas(tools: Sequence[ToolSpec]) -> list[dict[str, Any]]:
     ]
 
 
-def _message(entry: Entry) -> bytes:
-    message: dict[str, Any] = {"role": entry.role, "content": entry.content}
-    if entry.calls:
-        message["tool_calls"] = [_call(call) for call in entry.calls]
-    return _json(message)
+def _call(call: ToolCall, wire_id: str) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": _arguments(call.arguments)}
+    return {"id": wire_id, "type": "function", "function": function}
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
-    arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
-    return {
-        "id": _wire_id(call.id),
-        "type": "function",
-        "function": {"name": call.name, "arguments": arguments},
-    }
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    """An object, as the text that the wire wants. NaN and Infinity are no JSON: they become null."""
+    try:
+        return json.dumps(dict(arguments), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        lenient = json.loads(json.dumps(dict(arguments)), parse_constant=lambda _: None)
+        return json.dumps(lenient, ensure_ascii=False)
 
 
-def _results(expected: dict[str, Entry | None]) -> bytes:
-    return b"".join(
-        b","
-        + _json(
-            {
-                "role": "tool",
-                "content": entry.content if entry else UNANSWERED,
-                "tool_call_id": _wire_id(call_id),
-            }
-        )
-        for call_id, entry in expected.items()
-    )
-
-
-def _wire_id(call_id: str) -> str:
-    """Mistral's templates accept exactly nine letters and digits; other ids are mapped to such."""
-    if len(call_id) == 9 and call_id.isascii() and call_id.isalnum():
-        return call_id
-    return hashlib.blake2b(call_id.encode(errors="replace"), digest_size=8).hexdigest()[:9]
+def _result(call: _OpenCall) -> bytes:
+    content = UNANSWERED if call.result is None else call.result
+    return b"," + _json({"role": "tool", "content": content, "tool_call_id": call.wire_id})
 
 
 def _json(value: object) -> bytes:

@@ -35,6 +35,7 @@ ENVIRONMENT = {
 # Bubblewrap's own environment can be read from inside (`/proc/1/environ`), so it gets none but this.
 _OUTER = {"PATH": ENVIRONMENT["PATH"]}
 _UID = 1000
+_PROC_SYS = Path("/proc/sys")
 _ACCOUNTS = {
     "/etc/passwd": f"job:x:{_UID}:{_UID}::{WORKSPACE}:/bin/sh\n",
     "/etc/group": f"job:x:{_UID}:\n",
@@ -218,7 +219,7 @@ def _hint(said: str) -> str:
     if "Unknown option" in said:
         return "bubblewrap 0.8 or newer is needed; `bwrap --version` tells"
     for name, refusing, setting in _SYSCTLS:
-        file = Path("/proc/sys", name)
+        file = _PROC_SYS / name
         if file.exists() and file.read_text().strip() == refusing:
             return f"`sudo sysctl -w {setting}`"
     return ""

@@ -20,6 +20,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for its other side.
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MOST_LINKS = 16
+_MOST_BYTES, _MOST_PARTS = 1024, 64  # of a path
 
 
 def read(workspace: Path, path: str, limit: int) -> bytes:
@@ -93,7 +94,7 @@ def _parts(path: str) -> list[str]:
     if "\0" in path:
         raise UsageError(f"{_shown(path)} holds a zero byte")
     try:
-        os.fsencode(path)
+        size = len(os.fsencode(path))
     except UnicodeEncodeError as error:
         raise UsageError(f"{_shown(path)} is no valid text") from error
     if path.startswith("/"):
@@ -101,6 +102,8 @@ def _parts(path: str) -> list[str]:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise UsageError(f"{_shown(path)} holds `..`; name it from the workspace on")
+    if size > _MOST_BYTES or len(parts) > _MOST_PARTS:
+        raise UsageError(f"{_shown(path)} is too long")
     if not parts or path.endswith(("/", "/.")):
         raise UsageError(f"{_shown(path)} names no file")
     return parts

@@ -1,0 +1,107 @@
+"""The entry: finds the verb, imports it alone, and turns an expected error into one line and an exit code.
+
+Standard library only, and as little of it as can be: `org --version` and `org --help` import nothing
+else at all.
+"""
+
+import sys
+
+VERBS = {
+    "chat": ("org.cli.chat", "open a room and talk in it (the same as `org` alone)"),
+    "run": ("org.cli.run", "say one thing, wait for the answers, print them"),
+    "demo": ("org.cli.demo", "watch a room of three scripted models at work"),
+    "models": ("org.cli.models", "list what the model server offers"),
+    "rooms": ("org.cli.rooms", "list the rooms there are, or remove one"),
+    "show": ("org.cli.show", "print what happened in a room"),
+    "search": ("org.cli.search", "find words in all rooms"),
+    "export": ("org.cli.export", "write a room as Markdown or JSON"),
+    "extract": ("org.cli.extract", "find tool calls in a text, to try it on your own"),
+    "doctor": ("org.cli.doctor", "prove what works here: the server, the sandbox's walls, the disk"),
+    "config": ("org.cli.config", "print each setting and where it comes from"),
+    "init": ("org.cli.init", "write a commented org.toml"),
+    "trust": ("org.cli.trust", "allow a folder's org.toml to widen what is allowed"),
+    "completion": ("org.cli.completion", "print a completion script for bash, zsh or fish"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line (without the program's name); returns its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    first = words[0] if words else ""
+    if first in ("--version", "-V"):
+        from org import __version__
+
+        sys.stdout.write(f"org {__version__}\n")
+        return 0
+    if first in ("--help", "-h", "help"):
+        sys.stdout.write(_help())
+        return 0
+    return _run(words)
+
+
+def _run(words: list[str]) -> int:
+    from importlib import import_module
+
+    from org.errors import ExitCode, OrgError
+
+    debug = "--debug" in words
+    try:
+        module = import_module(VERBS[_verb(words)][0])
+        code: int = module.run(words[1:] if words and words[0] in VERBS else words)
+        sys.stdout.flush()
+        return code
+    except OrgError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"org: {error.message}\n")
+        for line in error.hint.splitlines():
+            sys.stderr.write(f"     {line}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
+        _forget_stdout()
+        return ExitCode.DONE
+
+
+def _verb(words: list[str]) -> str:
+    """The verb that is meant; options alone are those of `chat`. Raises `UsageError`."""
+    first = words[0] if words else "-"
+    if first in VERBS:
+        return first
+    if first.startswith("-"):
+        return "chat"
+    from difflib import get_close_matches
+
+    from org.errors import UsageError
+
+    near = get_close_matches(first, VERBS, 1)
+    raise UsageError(
+        f"there is no `org {first}`", f"did you mean `org {near[0]}`?" if near else "`org --help`"
+    )
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:{width}}  {about}" for name, (_, about) in VERBS.items())
+    return f"""\
+usage: org [VERB] [OPTIONS]
+
+A room in which people and language models talk, call tools and work.
+
+{verbs}
+
+`org VERB --help` explains one. `org` alone opens a room: it takes Ollama when it is up, another
+server with `--base URL`, or a model file with `-m ./model.gguf`.
+"""
+
+
+def _forget_stdout() -> None:
+    """Point standard output at nothing, so that closing it at exit does not fail once more."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""What a person can type in a room beside words: `/commands`, and `!cmd` for the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from org.chat.participant import ModelParticipant
+from org.cli.render import address, describe
+from org.cli.style import clean
+from org.compose import Session
+from org.config import parse_with
+from org.errors import SandboxGone, UsageError
+from org.events import CallFinished, Stepped
+from org.messages import Usage
+from org.ports import Command as SandboxCommand
+from org.tools.clip import clip
+from org.transcript import to_json_lines, to_markdown
+
+
+class Quit(Exception):
+    """The person leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A slash command: its arguments and use in words, and what it does with (session, arguments)."""
+
+    usage: str
+    about: str
+    run: Callable[[Session, str], Awaitable[str]]
+
+
+async def command(session: Session, text: str) -> str | None:
+    """Do what a line asks for, and answer what to print; None when the line is something to say.
+
+    Raises `UsageError` for an unknown command or wrong arguments, `Quit` when the person leaves.
+    """
+    if text.startswith("!"):
+        return await _shell(session, text[1:].strip())
+    if not text.startswith("/"):
+        return None
+    name, _, rest = text[1:].partition(" ")
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, 1)
+        raise UsageError(
+            f"there is no `/{name}`", f"did you mean `/{near[0]}`?" if near else "/help lists them"
+        )
+    return await COMMANDS[name].run(session, rest.strip())
+
+
+async def _help(session: Session, rest: str) -> str:
+    lines = [f"  {f'/{name} {c.usage}'.rstrip():26}{c.about}" for name, c in COMMANDS.items() if c.about]
+    return "\n".join(
+        [
+            *lines,
+            f"  {'!COMMAND':26}run a shell command where the tools run",
+            f"  {'@name words':26}say something to one alone; `@group` to everyone",
+            f"  {'#file:path words':26}put something into a file of the workspace",
+        ]
+    )
+
+
+async def _who(session: Session, rest: str) -> str:
+    lines = []
+    for name, member in session.room.state.members.items():
+        joined = member.joined
+        what = (
+            "person"
+            if joined.kind == "person"
+            else f"{joined.profile or 'participant'}, {_model(session, name)}"
+        )
+        lines.append(f"  {name:14}{what}  -> {address(member.mode)}")
+    return "\n".join(lines)
+
+
+async def _invite(session: Session, rest: str) -> str:
+    try:
+        member = parse_with(rest)
+    except ValueError as error:
+        raise UsageError(f"`/invite {rest}`: expected {error}", "for example /invite ann=simple") from None
+    await session.room.invite(await session.participant(member, session.room.names))
+    return ""
+
+
+async def _kick(session: Session, rest: str) -> str:
+    await session.room.kick(rest.removeprefix("@"))
+    return ""
+
+
+async def _mode(session: Session, rest: str) -> str:
+    words = rest.split()
+    if len(words) == 1 and words[0] in session.room.names:
+        return f"{words[0]} -> {address(session.room.state.members[words[0]].mode)}"
+    name = words.pop(0) if len(words) > 1 else session.settings.name
+    if not words:
+        return f"{name} -> {address(session.room.state.members[name].mode)}"
+    return f"{name} -> {address(await session.room.set_mode(name, words[0]))}"
+
+
+async def _set_model(session: Session, rest: str) -> str:
+    words = rest.split()
+    if not words:
+        return await _who(session, "")
+    model = words[-1]
+    names = (
+        [words[0].removeprefix("@")] if len(words) > 1 else [p.introduction.name for p in _models(session)]
+    )
+    for name in names:
+        participant = _one(session, name)
+        participant.introduction = replace(participant.introduction, model=model)
+    return f"{', '.join(names)}: {model} from now on, until the room is left"
+
+
+async def _tools(session: Session, rest: str) -> str:
+    if rest == "last":
+        calls = [event for event in session.room.events if isinstance(event, CallFinished)][-5:]
+        return "\n".join(
+            f"{c.participant}: {clean(describe(c.call))}\n{clean(c.result.output)}" for c in calls
+        )
+    lines = []
+    for participant in _models(session):
+        tools = ", ".join(f"{tool.spec.name} ({tool.policy})" for tool in participant.tools) or "none"
+        lines.append(f"  {participant.introduction.name:14}{tools}")
+    return "\n".join([*lines, f"  commands run {session.place}", "  `/tools last` prints the newest results"])
+
+
+async def _tokens(session: Session, rest: str) -> str:
+    lines = []
+    for participant in _models(session):
+        name = participant.introduction.name
+        steps = [
+            e for e in session.room.events if isinstance(e, Stepped) and e.participant == name and e.usage
+        ]
+        total = sum((step.usage for step in steps if step.usage), Usage())
+        newest = steps[-1].usage.prompt if steps and steps[-1].usage else 0
+        lines.append(
+            f"  {name:14}{total.prompt:,} read ({total.cached:,} from cache), {total.completion:,} written; "
+            f"context {newest:,} of {participant.sampling.context_tokens:,}"
+        )
+    return "\n".join(lines)
+
+
+async def _limits(session: Session, rest: str) -> str:
+    words = rest.split()
+    limits = session.room.limits
+    known = {"turns": int, "seconds": float, "tokens": int, "tools": int}
+    if len(words) == 2 and words[0] in known:
+        try:
+            value = known[words[0]](words[1])
+        except ValueError:
+            raise UsageError(f"not a number: `{words[1]}`") from None
+        session.room.limits = limits = replace(limits, **{words[0]: value})
+    elif words:
+        raise UsageError(
+            f"not a limit: `{rest}`", "it is /limits NAME NUMBER, NAME one of " + ", ".join(known)
+        )
+    return (
+        "  "
+        + ", ".join(f"{name} {getattr(limits, name):,}" for name in known)
+        + "  (for each message of yours)"
+    )
+
+
+async def _compact(session: Session, rest: str) -> str:
+    names = [rest.removeprefix("@")] if rest else [p.introduction.name for p in _models(session)]
+    done = []
+    for name in names:
+        if await _one(session, name).compact(session.room.aside(name)):
+            done.append(name)
+    return f"compacted: {', '.join(done)}" if done else "there is nothing to compact yet"
+
+
+async def _undo(session: Session, rest: str) -> str:
+    message = await session.room.undo()
+    return f"taken back: {message.content}"
+
+
+async def _clear(session: Session, rest: str) -> str:
+    await session.room.clear()
+    return "everybody starts afresh; the journal keeps what was said"
+
+
+async def _export(session: Session, rest: str) -> str:
+    path = Path(rest).expanduser() if rest else Path(f"{session.id}.md")
+    if path.suffix == ".json":
+        text = "".join(f"{line}\n" for line in to_json_lines(session.room.events))
+    else:
+        text = to_markdown(session.room.events, session.id)
+    try:
+        with path.open("x", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"`{path}` exists", "name another file: /export FILE") from None
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
+    return f"written: {path}"
+
+
+async def _quit(session: Session, rest: str) -> str:
+    raise Quit
+
+
+async def _shell(session: Session, command_line: str) -> str:
+    if session.sandbox is None:
+        raise UsageError(f"commands run {session.place}")
+    if not command_line:
+        raise UsageError("there is no command behind `!`")
+    try:
+        result = await session.sandbox.exec(SandboxCommand(["/bin/sh", "-c", command_line], timeout_s=600))
+    except SandboxGone as error:
+        raise UsageError(error.message, error.hint) from error
+    output = clip(result.head, result.tail, result.left_out)
+    ending = "" if result.exit_code == 0 else f"\n(exit {result.exit_code})"
+    return (output + ending).strip("\n") or "(no output)"
+
+
+COMMANDS: dict[str, Command] = {
+    "help": Command("", "this list", _help),
+    "who": Command("", "who is here, on which model, talking to whom", _who),
+    "invite": Command("ID=PROFILE[:MODEL]", "let a participant in", _invite),
+    "kick": Command("ID", "send a participant out", _kick),
+    "mode": Command("[ID] MODE", "whom one talks to: group, direct:ID, file:PATH", _mode),
+    "model": Command("[ID] NAME", "change the model of one or of all", _set_model),
+    "tools": Command("[last]", "who may call what; what the newest calls gave", _tools),
+    "tokens": Command("", "tokens used, and how full each context is", _tokens),
+    "limits": Command("[NAME NUMBER]", "where an exchange stops", _limits),
+    "compact": Command("[ID]", "summarise older context now", _compact),
+    "undo": Command("", "take back your last message and what came of it", _undo),
+    "export": Command("[FILE.md|.json]", "write the room into a file", _export),
+    "clear": Command("", "start everybody's context afresh", _clear),
+    "exit": Command("", "leave (Ctrl-D does too)", _quit),
+    "quit": Command("", "", _quit),
+}
+
+
+def _models(session: Session) -> list[ModelParticipant]:
+    return [p for p in session.room.participants.values() if isinstance(p, ModelParticipant)]
+
+
+def _one(session: Session, name: str) -> ModelParticipant:
+    for participant in _models(session):
+        if participant.introduction.name == name:
+            return participant
+    raise UsageError(f"no participant is called `{name}`")
+
+
+def _model(session: Session, name: str) -> str:
+    return next((p.introduction.model for p in _models(session) if p.introduction.name == name), "")

@@ -1,0 +1,301 @@
+"""A room in a plain terminal: who speaks to whom as it comes, tool calls as one line each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from org.chat.room import Room
+from org.chat.routing import address_of
+from org.cli.style import Style, clean
+from org.events import (
+    CallFinished,
+    CallStarted,
+    Delta,
+    Event,
+    Notice,
+    Posted,
+    Stepped,
+    Stopped,
+    TurnEnded,
+    TurnStarted,
+)
+from org.messages import Audience, Message, Usage
+from org.tooling import ToolCall
+
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+TICK_S = 0.1
+HEAD = 200
+"""Characters of a line that are held at most to see whether it is an address."""
+
+
+class Plain:
+    """An observer of a room that prints.
+
+    `live` is for a terminal, where a line may be drawn over. Of several that speak at once, one is
+    shown as it speaks and the others when they are done. With `skip`, nothing is shown before it is
+    complete, and messages for which it says yes not at all.
+    """
+
+    def __init__(
+        self,
+        out: TextIO,
+        style: Style,
+        room: Room,
+        *,
+        live: bool,
+        skip: Callable[[Message], bool] | None = None,
+    ) -> None:
+        self._out = out
+        self._style = style
+        self._room = room
+        self._live = live
+        self._skip = skip
+        self._floor = ""  # who is shown as they speak
+        self._speech: _Speech | None = None
+        self._streamed: set[str] = set()  # who was shown in their current turn
+        self._doing: dict[str, tuple[str, float]] = {}  # participant -> what, since when
+        self._ticker: asyncio.TimerHandle | None = None
+        self._drawn = False
+        self._at_line_start = True
+        self._turns = 0
+        self._usage = Usage()
+        self._began = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Delta():
+                self._delta(event)
+            case TurnStarted():
+                self._turns += 1
+                self._do(event.participant, "is thinking")
+            case CallStarted():
+                self._rest(event.participant)
+                self._do(event.participant, f"runs {describe(event.call)}")
+            case CallFinished():
+                self._call(event)
+            case Stepped():
+                if event.usage:
+                    self._usage += event.usage
+                if event.calls:
+                    self._rest(event.participant)
+            case Posted():
+                self._posted(event.message)
+            case TurnEnded():
+                self._ended(event)
+            case Notice():
+                hint = f" ({event.hint})" if event.hint else ""
+                self._line(self._style.yellow(f"! {clean(event.text)}{clean(hint)}"))
+            case Stopped():
+                self._stopped(event)
+            case _:
+                pass
+
+    def begin(self) -> None:
+        """An exchange begins: its figures start at zero."""
+        self._turns, self._usage, self._began = 0, Usage(), time.monotonic()
+
+    def close(self) -> None:
+        """Leave the terminal as it should be."""
+        self._undraw()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        if not self._at_line_start:
+            self._write("\n")
+
+    # -- speech
+
+    def _delta(self, event: Delta) -> None:
+        name = event.participant
+        if event.kind == "reasoning" or self._skip is not None:
+            return
+        if not self._floor:
+            self._floor = name
+        if self._floor != name:
+            return
+        if self._speech is None:
+            self._speech = _Speech(name, self._room)
+            self._streamed.add(name)
+        self._say(self._speech.feed(event.text))
+
+    def _say(self, pieces: list[tuple[Audience | None, str]]) -> None:
+        for audience, text in pieces:
+            if audience is not None:
+                self._head(self._floor, audience)
+            if text:
+                self._undraw()
+                self._write(clean(text))
+
+    def _rest(self, name: str) -> None:
+        """Whoever has the floor has said this part of what they say."""
+        if self._floor == name and self._speech is not None:
+            self._say(self._speech.finish())
+            self._speech = None
+            self._new_line()
+
+    def _posted(self, message: Message) -> None:
+        if message.role == "person" or (self._skip is not None and self._skip(message)):
+            return
+        if message.role == "system":
+            self._line(self._style.dim(f"room: {clean(message.content)}"))
+        elif message.sender not in self._streamed:
+            self._head(message.sender, message.audience)
+            self._write(clean(message.content))
+            self._new_line()
+
+    def _head(self, name: str, audience: Audience) -> None:
+        self._new_line()
+        self._undraw()
+        self._write(f"{self._style.bold(name)} {self._style.dim('-> ' + address(audience))}\n")
+
+    def _ended(self, event: TurnEnded) -> None:
+        name = event.participant
+        self._rest(name)
+        self._doing.pop(name, None)
+        self._streamed.discard(name)
+        if self._floor == name:
+            self._floor = ""
+        if event.status == "passed":
+            self._line(self._style.dim(f"{name} passes"))
+        elif event.status == "interrupted":
+            self._line(self._style.yellow(f"{name} was interrupted"))
+
+    # -- tools and figures
+
+    def _call(self, event: CallFinished) -> None:
+        self._rest(event.participant)
+        self._do(event.participant, "is thinking")
+        result, style = event.result, self._style
+        parts = [f"{result.seconds:.1f} s"]
+        if result.exit_code is not None:
+            parts.append(f"exit {result.exit_code}")
+        if event.call.origin.kind == "embedded":
+            parts.append(f"written as {event.call.origin.grammar}")
+        end = style.dim(" · " + " · ".join(parts))
+        if result.error is not None and result.error.kind != "failed":
+            end += style.red(f" · {result.error.kind}: {clean(result.error.message)[:160]}")
+        elif result.error is not None:
+            end += style.red(" · failed")
+        self._line(f"  {style.dim(event.participant)} {style.cyan(describe(event.call))}{end}")
+
+    def _stopped(self, event: Stopped) -> None:
+        seconds = time.monotonic() - self._began
+        figures = f"{self._turns} turns · {seconds:.1f} s"
+        if self._usage.total:
+            figures += f" · {self._usage.total:,} tokens"
+        if event.reason in ("quiet", "passed"):
+            self._line(self._style.dim(f"({figures})"))
+        else:
+            detail = f": {event.detail}" if event.detail else ""
+            self._line(
+                self._style.yellow(f"stopped ({event.reason}{detail})") + self._style.dim(f" · {figures}")
+            )
+
+    # -- the terminal
+
+    def _line(self, text: str) -> None:
+        self._new_line()
+        self._undraw()
+        self._write(text + "\n")
+
+    def _new_line(self) -> None:
+        self._undraw()
+        if not self._at_line_start:
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+        self._at_line_start = text.endswith("\n")
+
+    def _do(self, name: str, what: str) -> None:
+        self._doing[name] = (what, time.monotonic())
+        if self._live and self._ticker is None:
+            self._tick()
+
+    def _tick(self) -> None:
+        """Show what is waited for, below what was said, when nothing is being said."""
+        self._ticker = None
+        if not self._doing:
+            self._undraw()
+            return
+        self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        if not self._at_line_start:
+            return
+        now = time.monotonic()
+        mark = SPINNER[int(now / TICK_S) % len(SPINNER)]
+        doing = ", ".join(f"{name} {what} {now - since:.0f} s" for name, (what, since) in self._doing.items())
+        self._out.write(f"\r\x1b[K{self._style.dim(f'{mark} {doing}'[:100])}")
+        self._out.flush()
+        self._drawn = True
+
+    def _undraw(self) -> None:
+        if self._drawn:
+            self._out.write("\r\x1b[K")
+            self._drawn = False
+
+
+class _Speech:
+    """Text as it comes, cut where it turns to somebody else: (audience when it changes, text)."""
+
+    def __init__(self, sender: str, room: Room) -> None:
+        self._sender = sender
+        self._room = room
+        self._standing: Audience | None = room.state.members[sender].mode  # until its first word is said
+        self._held = ""
+        self._through = False  # the rest of this line is no address
+
+    def feed(self, text: str) -> list[tuple[Audience | None, str]]:
+        pieces: list[tuple[Audience | None, str]] = []
+        for line in text.splitlines(keepends=True):
+            self._held += line
+            ended = line.endswith("\n")
+            if self._through or ended or not self._may_address():
+                pieces += self._release()
+            if ended:
+                self._through = False
+        return pieces
+
+    def finish(self) -> list[tuple[Audience | None, str]]:
+        return self._release() if self._held else []
+
+    def _may_address(self) -> bool:
+        head = self._held.lstrip(" ")
+        return len(self._held) < HEAD and (not head or head[0] in "@#")
+
+    def _release(self) -> list[tuple[Audience | None, str]]:
+        held, self._held = self._held, ""
+        found = None if self._through else address_of(held.rstrip("\n"), self._sender, self._room.names)
+        self._through = True
+        if found is not None and isinstance(found[0], Audience):
+            self._standing = None
+            return [(found[0], held[len(held.rstrip("\n")) - len(found[1]) :].lstrip("\n"))]
+        if self._standing is None:
+            return [(None, held)]
+        if not held.strip():
+            return []  # nobody hears the blanks before the first word
+        standing, self._standing = self._standing, None
+        return [(standing, held)]
+
+
+def address(audience: Audience) -> str:
+    """An audience in few words."""
+    if audience.kind == "group":
+        return "everyone"
+    if audience.kind == "file":
+        return f"#file:{audience.path}"
+    return " ".join(f"@{name}" for name in audience.names)
+
+
+def describe(call: ToolCall) -> str:
+    """A call on one line: the command, the first line of the code, or the arguments."""
+    values = call.arguments
+    text = next((str(values[key]) for key in ("cmd", "code", "mode") if key in values), "")
+    if not text:
+        text = ", ".join(f"{key}={value!r}" for key, value in values.items())
+    first, _, rest = clean(text).strip().partition("\n")
+    short = first if len(first) <= 72 else first[:71] + "…"
+    return f"{call.name} `{short}`" + (f" (+{rest.count(chr(10)) + 1} lines)" if rest else "")

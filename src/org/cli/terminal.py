@@ -1,0 +1,43 @@
+"""Asking a person at the terminal while the room goes on, and events as JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TextIO
+
+from org.cli.style import clean
+from org.encoding import encode
+from org.events import Event
+from org.tooling import ToolCall
+
+
+async def confirm(participant: str, call: ToolCall) -> bool:
+    """Put a tool call before the person; only a plain yes is one."""
+    shown = "\n".join(f"    {key}: {clean(str(value))}" for key, value in call.arguments.items())
+    sys.stdout.write(f"\r\x1b[K{participant} wants to call {call.name}:\n{shown}\nRun it? [y/N] ")
+    sys.stdout.flush()
+    answer = await _line()
+    return answer.strip().lower() in ("y", "yes")
+
+
+async def _line() -> str:
+    """A line from the terminal; cancelling it leaves the terminal alone."""
+    loop = asyncio.get_running_loop()
+    typed: asyncio.Future[str] = loop.create_future()
+
+    def ready() -> None:
+        if not typed.done():
+            typed.set_result(sys.stdin.readline())
+
+    loop.add_reader(sys.stdin, ready)
+    try:
+        return await typed
+    finally:
+        loop.remove_reader(sys.stdin)
+
+
+def print_json(event: Event, out: TextIO) -> None:
+    """One event on one line."""
+    out.write(encode(event).decode("utf-8", "replace") + "\n")
+    out.flush()

@@ -1,0 +1,287 @@
+"""From settings to a room: the only place that picks classes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from org.chat.loop import Approval
+from org.chat.participant import ModelParticipant, Sampling
+from org.chat.profiles import PROFILES, Profile, system_prompt
+from org.chat.room import Limits, Room, Schedule
+from org.chat.state import State
+from org.config import Member, Settings
+from org.errors import Busy, EnvironmentProblem, ModelError, ServerUnreachable, UsageError
+from org.events import Committed, Joined
+from org.journal import RoomJournal, room_folder
+from org.llm.client import ChatClient
+from org.llm.embedded import EmbeddedServer
+from org.ports import Sandbox
+from org.sandbox.bubblewrap import Bubblewrap
+from org.sandbox.local import Local
+from org.tooling import Tool, ToolCall
+from org.tools.chat_mode import chat_mode
+from org.tools.python_run import python_run
+from org.tools.sh import sh
+
+OLLAMA_CONTEXT = 4096
+"""What Ollama gives a model that is not loaded yet, below 24 GB of video memory."""
+
+UNKNOWN_CONTEXT = 8192
+CONNECT_PROBE_S = 2.0
+
+Ask = Callable[[str, ToolCall], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How to open a room, beside the settings.
+
+    `room` is its id (empty: the next free number), `resume` goes on with one that exists, `folder`
+    is a working folder of the person's own. `ask` puts a tool call before a person, None where
+    nobody is. `unsafe_local` lets commands run on this machine itself. `progress` is told what takes
+    long.
+    """
+
+    room: str = ""
+    resume: bool = False
+    folder: Path | None = None
+    ask: Ask | None = None
+    unsafe_local: bool = False
+    progress: Callable[[str], None] = field(default=lambda text: None, repr=False)
+
+
+@dataclass(slots=True)
+class Session:
+    """An open room with what it runs on. `place` says in words where commands run."""
+
+    settings: Settings
+    opening: Opening
+    id: str
+    workspace: Path
+    sandbox: Sandbox | None
+    place: str
+    servers: Servers
+    room: Room = field(init=False)
+
+    async def participant(
+        self, member: Member, others: Sequence[str], joined: Joined | None = None
+    ) -> ModelParticipant:
+        """A participant as configured, beside `others`; `joined` is how it entered this room before."""
+        profile = PROFILES[joined.profile if joined else member.profile]
+        client, model = await self.servers.of(member, joined)
+        if joined is None:
+            text = system_prompt(profile, member.id, others, member.system or "")
+            joined = Joined(member.id, "model", profile.name, model, text)
+        default = Sampling()
+        context = self.settings.context_tokens or await self.servers.context_of(client, model)
+        max_tokens = min(member.max_tokens or default.max_tokens, max(256, context // 2))
+        sampling = Sampling(
+            temperature=default.temperature if member.temperature is None else member.temperature,
+            max_tokens=max_tokens,
+            context_tokens=context,
+            steps=self.settings.limits.steps,
+        )
+        approval = Approval(self.opening.ask, self.settings.tools.embedded)
+        tools = self._tools(profile, member.id)
+        return ModelParticipant(replace(joined, model=model), profile, client, tools, sampling, approval)
+
+    def _tools(self, profile: Profile, name: str) -> tuple[Tool, ...]:
+        async def set_mode(mode: str) -> None:
+            await self.room.set_mode(name, mode)
+
+        made: dict[str, Tool] = {"chat_mode": chat_mode(set_mode)}
+        if self.sandbox is not None:
+            made |= {"sh": sh(self.sandbox), "python_run": python_run(self.sandbox)}
+        policies = self.settings.tools
+        allowed = {"sh": policies.sh, "python_run": policies.python_run, "chat_mode": policies.chat_mode}
+        return tuple(replace(made[tool], policy=allowed[tool]) for tool in profile.tools if tool in made)
+
+
+class Servers:
+    """The clients of a session, one for each base URL, and the servers that it started itself."""
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack, progress: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._progress = progress
+        self._clients: dict[str, ChatClient] = {}
+        self._files: dict[Path, EmbeddedServer] = {}
+        self._contexts: dict[tuple[str, str], int] = {}
+
+    async def context_of(self, client: ChatClient, model: str) -> int:
+        """The size of a model's context as its server runs it, in tokens; asked once."""
+        key = client.base_url, model
+        if key not in self._contexts:
+            self._contexts[key] = await _context_of(client, model)
+        return self._contexts[key]
+
+    async def of(self, member: Member, joined: Joined | None = None) -> tuple[ChatClient, str]:
+        """(client, model) for a participant. Raises `UsageError` when no model was chosen."""
+        chosen = member.model or self._settings.model
+        if joined and (not chosen or self._settings.sources.get("model") != "flag"):
+            chosen = joined.model
+        if not chosen:
+            raise UsageError(
+                "no model was chosen", "take one with `-m NAME` or ORG_MODEL; `org models` lists them"
+            )
+        if chosen.endswith(".gguf"):
+            return await self._file(Path(chosen).expanduser().resolve())
+        return await self.client(member.base or self._settings.base), chosen
+
+    async def client(self, base: str) -> ChatClient:
+        if base not in self._clients:
+            timeouts = self._settings.client
+            self._clients[base] = await self._stack.enter_async_context(
+                ChatClient(
+                    base,
+                    api_key=self._settings.api_key(base),
+                    connect_timeout_s=timeouts.connect_timeout_s,
+                    idle_timeout_s=timeouts.idle_timeout_s,
+                )
+            )
+        return self._clients[base]
+
+    async def _file(self, path: Path) -> tuple[ChatClient, str]:
+        """A model file, served by llama.cpp in a child process of ours."""
+        if path not in self._files:
+            if not path.is_file():
+                raise UsageError(f"no such model file: `{path}`")
+            self._progress(f"loading {path.name}")
+            server = EmbeddedServer(path, path.stem)
+            self._files[path] = await self._stack.enter_async_context(server)
+        return await self.client(self._files[path].base_url), path.stem
+
+
+@asynccontextmanager
+async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Session]:
+    """A room with its journal, models and sandbox, until the block ends.
+
+    Raises `Busy` when another process writes the room, `UsageError` for a room that is not there,
+    `EnvironmentProblem` when `[sandbox] require` cannot be met.
+    """
+    async with AsyncExitStack() as stack:
+        journal, room_id = await _journal(settings, opening)
+        await stack.enter_async_context(journal)
+        workspace = opening.folder or room_folder(rooms_of(settings), room_id) / "work"
+        workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sandbox, place = await choose_place(settings, workspace, unsafe_local=opening.unsafe_local)
+        servers = Servers(settings, stack, opening.progress)
+        history = [entry.event for entry in journal.read()]
+        session = Session(settings, opening, room_id, workspace, sandbox, place, servers)
+        limits = settings.limits
+        room = session.room = Room(
+            participants=await _roster(session, history),
+            people=(settings.name,),
+            journal=journal,
+            files=sandbox,
+            limits=Limits(limits.turns, limits.seconds, limits.tokens, limits.tools),
+            schedule=Schedule(settings.policy, settings.parallel, settings.per_model),
+            history=history,
+        )
+        await stack.enter_async_context(room)
+        yield session
+
+
+def rooms_of(settings: Settings) -> Path:
+    """The folder of all rooms."""
+    return settings.places.state / "rooms"
+
+
+async def choose_place(
+    settings: Settings, workspace: Path, *, unsafe_local: bool
+) -> tuple[Sandbox | None, str]:
+    """(where commands run, in words); without a place tools that run commands are off.
+
+    Never falls back to this machine itself. Raises `EnvironmentProblem` when a sandbox is required.
+    """
+    chosen = settings.sandbox.place
+    if unsafe_local or chosen == "local":
+        return Local(workspace, unsafe=unsafe_local), "on this machine itself, without a wall"
+    if chosen == "vm":
+        raise EnvironmentProblem("no machine is up", "take another place: `--sandbox bubblewrap`")
+    sandbox = Bubblewrap(workspace)
+    try:
+        await sandbox.check()
+    except EnvironmentProblem as error:
+        if chosen == "bubblewrap" or settings.sandbox.require:
+            raise
+        return None, f"nowhere: {error.message}" + (f" ({error.hint})" if error.hint else "")
+    return sandbox, "in bubblewrap: no network, only the workspace can be written"
+
+
+async def list_models(settings: Settings) -> tuple[ChatClient, list[str]]:
+    """The client of the chosen server, to be closed, and the models that it offers.
+
+    Raises `ServerUnreachable` soon when nothing is there.
+    """
+    client = ChatClient(
+        settings.base, api_key=settings.api_key(settings.base), connect_timeout_s=CONNECT_PROBE_S
+    )
+    try:
+        return client, await client.models()
+    except BaseException:
+        await client.aclose()
+        raise
+
+
+async def _roster(session: Session, history: Sequence[Committed]) -> list[ModelParticipant]:
+    """Who takes part: as configured, or as it was when a room is resumed."""
+    configured = {member.id: member for member in session.settings.participants}
+    entered: dict[str, Joined | None] = dict.fromkeys(configured)
+    if history:
+        members = State.of(history).members
+        entered = {name: m.joined for name, m in members.items() if m.joined.profile in PROFILES}
+    names = [session.settings.name, *entered]
+    return [
+        await session.participant(
+            configured.get(name, Member(name)), [other for other in names if other != name], joined
+        )
+        for name, joined in entered.items()
+    ]
+
+
+async def _journal(settings: Settings, opening: Opening) -> tuple[RoomJournal, str]:
+    """(the journal, the room's id). A new room without a name takes the next free number."""
+    rooms = rooms_of(settings)
+    if opening.room:
+        folder = room_folder(rooms, opening.room)
+        if opening.resume and not folder.is_dir():
+            raise UsageError(f"there is no room `{opening.room}`", "`org rooms` lists them")
+        if not opening.resume and folder.is_dir():
+            raise UsageError(
+                f"the room `{opening.room}` exists", f"go on in it with `org chat --resume {opening.room}`"
+            )
+        return await asyncio.to_thread(RoomJournal.open, folder), opening.room
+    number = 1 + max((int(p.name[5:]) for p in rooms.glob("room-*") if p.name[5:].isdecimal()), default=0)
+    while True:
+        room_id = f"room-{number}"
+        folder = room_folder(rooms, room_id)
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+            return await asyncio.to_thread(RoomJournal.open, folder), room_id
+        except (FileExistsError, Busy):  # somebody took this number a moment ago
+            number += 1
+
+
+async def _context_of(client: ChatClient, model: str) -> int:
+    try:
+        props = await client.get_json("//props")
+        settings = props.get("default_generation_settings")
+        if isinstance(settings, dict) and isinstance(settings.get("n_ctx"), int):
+            return int(settings["n_ctx"])
+    except ServerUnreachable:
+        return UNKNOWN_CONTEXT
+    except ModelError:
+        pass  # not llama.cpp's own server
+    try:
+        loaded = (await client.get_json("//api/ps")).get("models") or ()
+    except ModelError:
+        return UNKNOWN_CONTEXT
+    for entry in loaded:
+        if isinstance(entry, dict) and model in (entry.get("name"), entry.get("model")):
+            return int(entry.get("context_length") or OLLAMA_CONTEXT)
+    return OLLAMA_CONTEXT
