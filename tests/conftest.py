@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from engine import SCRIPTS, Engine, serving
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where scripted models are kept for this run."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def engine(models: Path) -> AsyncIterator[Engine]:
+    """The shared server on all of `tests/scripts.toml`. Leave it running and thawed."""
+    async with serving(models, SCRIPTS) as running:
+        yield running
+
+
+@pytest.fixture
+def scripted(models: Path) -> Callable[..., AbstractAsyncContextManager[Engine]]:
+    """A server of one's own: `async with scripted({"name": ["step", ...]}, raw=True) as engine`.
+
+    It may be frozen and killed. The options are those of `EmbeddedServer`.
+    """
+    return partial(serving, models)
