@@ -12,16 +12,15 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]*[0-~]?"
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# What a line was before it was overwritten from its start.
-_OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\r\n])")
 
 
 def clean(data: bytes) -> str:
     """UTF-8 with U+FFFD for what is none, as a terminal would have left it: no escape sequences, no
     control characters but tab and newline, of a line rewritten by carriage returns its last state."""
     text = _ESCAPES.sub("", data.decode("utf-8", "replace"))
-    text = re.sub(r"\r+\n", "\n", text) if "\r" in text else text
-    text = _OVERWRITTEN.sub("", text) if "\r" in text else text
+    if "\r" in text:
+        # By hand: patterns for this look at every carriage return from every other.
+        text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return _CONTROLS.sub("", text)
 
 

@@ -1,0 +1,108 @@
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from org.errors import EnvironmentProblem
+from org.ports import Command, ExecResult, Sandbox
+from org.sandbox.bubblewrap import Bubblewrap
+from org.sandbox.limits import Limits
+from org.sandbox.local import Local
+from org.sandbox.proof import Probe, prove
+
+LIMITS = Limits(processes=32, memory=512 * 1024**2)
+WALLS = {"network", "files", "system", "processes", "privileges", "environment", "limits"}
+
+
+def fell(probes: tuple[Probe, ...]) -> set[str]:
+    return {probe.name for probe in probes if not probe.held}
+
+
+@pytest.mark.sandbox
+async def test_bubblewrap_holds_against_everything(tmp_path: Path) -> None:
+    probes = await prove(Bubblewrap(tmp_path, LIMITS), LIMITS)
+    assert [probe for probe in probes if not probe.held] == []
+    assert {probe.wall for probe in probes} == WALLS
+    assert os.listdir(tmp_path) == []
+
+
+async def test_without_walls_the_attempts_get_through(tmp_path: Path) -> None:
+    probes = await prove(Local(tmp_path, LIMITS, unsafe=True), LIMITS)
+    by_name = {probe.name: probe for probe in probes}
+    always = {"tcp", "udp", "unix", "outside", "system", "see", "kill", "processes", "privileges", "home"}
+    assert always <= fell(probes)
+    if os.geteuid() == 0:
+        assert {"secrets", "trace"} <= fell(probes)
+    assert by_name["tcp"].detail == "a connection arrived outside"
+    assert "of the machine" in by_name["see"].detail
+    assert by_name["memory"].held  # the limits are the same without walls
+    assert by_name["file_size"].held
+    assert os.listdir(tmp_path) == []
+
+
+async def test_missing_limits_are_noticed(tmp_path: Path) -> None:
+    place = Local(tmp_path, Limits(memory=64 * 1024**3, file_size=64 * 1024**3), unsafe=True)
+    assert {"memory", "file_size"} <= fell(await prove(place, LIMITS))
+
+
+class _Changed:
+    """A place whose first argument is replaced, to see what becomes of a program that fails."""
+
+    def __init__(self, place: Sandbox, argv: list[str]) -> None:
+        self._place = place
+        self._argv = argv
+
+    async def exec(self, command: Command, on_output: object = None) -> ExecResult:
+        return await self._place.exec(Command(self._argv, stdin=command.stdin))
+
+    async def read_file(self, path: str, limit: int = 0) -> bytes:
+        raise NotImplementedError
+
+    async def write_file(self, path: str, data: bytes, *, append: bool = False) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"), [(["no-such-python"], "not found"), (["sh", "-c", "exit 7"], "exit code 7")]
+)
+async def test_a_place_that_cannot_be_tried(tmp_path: Path, argv: list[str], said: str) -> None:
+    with pytest.raises(EnvironmentProblem, match=said):
+        await prove(_Changed(Local(tmp_path, unsafe=True), argv), LIMITS)
+
+
+@contextmanager
+def _folder_of(uid: int) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="org-test-"))
+    os.chown(folder, uid, uid)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.sandbox
+def test_it_holds_for_an_ordinary_user_too() -> None:
+    uid = os.geteuid() or 65_534
+    with _folder_of(uid) as folder:
+        pid = os.fork()
+        if pid == 0:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+            os._exit(asyncio.run(_count_fallen(folder)))
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+async def _count_fallen(folder: Path) -> int:
+    os.environ["HOME"] = str(folder)
+    fallen = fell(await prove(Bubblewrap(folder, LIMITS), LIMITS))
+    for name in fallen:
+        os.write(2, f"{name} fell\n".encode())
+    return len(fallen)
