@@ -23,6 +23,10 @@ def test_clean_text_cannot_drive_a_terminal(text: str) -> None:
     assert clean(cleaned) == cleaned
 
 
+def test_what_is_clean_can_be_written_to_any_terminal() -> None:
+    assert clean("half \ud83d").encode() == b"half \xef\xbf\xbd"
+
+
 def test_clean_keeps_what_people_write() -> None:
     text = "naïve 你好 👩‍💻\n\tindented"  # a joiner of emoji is no control
     assert clean(text) == text

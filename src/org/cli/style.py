@@ -8,6 +8,7 @@ from typing import TextIO
 
 # C0 but newline and tab, DEL, C1; marks that turn the writing direction; line and paragraph separators.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+_HALF = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile("\r\n?")
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
@@ -17,9 +18,9 @@ def clean(text: str) -> str:
     """The text without characters that move the cursor, colour, or turn the writing direction.
 
     Newlines and tabs stay; a carriage return becomes a newline. What is left of an escape sequence
-    is its visible rest.
+    is its visible rest. Half a surrogate pair, which no terminal can be sent, becomes U+FFFD.
     """
-    return _UNSAFE.sub("", _LINE_END.sub("\n", text))
+    return _HALF.sub("\ufffd", _UNSAFE.sub("", _LINE_END.sub("\n", text)))
 
 
 def one_line(text: str, width: int) -> str:
