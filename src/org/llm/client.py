@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
+import re
 import string
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from org.errors import ContextExceeded, ModelError, ServerRefused, ServerUnreachable, StreamBroken
+from org.errors import (
+    ContextExceeded,
+    ServerRefused,
+    ServerUnreachable,
+    StreamBroken,
+    UsageError,
+)
 from org.events import Delta
 from org.llm import wire
-from org.llm.assemble import Assembler, error_message
+from org.llm.assemble import Assembler, PairJoiner, error_message, parse_json
 from org.llm.extract import ToolCallStream
 from org.llm.http import Origin, Response, Unanswered
-from org.llm.sse import Splitter
+from org.llm.sse import BOM, Splitter
 from org.llm.think import ThinkSplitter
 from org.messages import ChatRequest, Completion, View
 from org.tooling import ToolCall
@@ -25,8 +31,10 @@ from org.tooling import ToolCall
 CONNECT_TIMEOUT_S = 5.0
 IDLE_TIMEOUT_S = 3600.0
 """Ollama sends nothing while it queues, loads a model, reads the prompt or writes a long argument."""
-BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Waits between tries when the server is not there yet or says that it is busy."""
+LISTING_TIMEOUT_S = 30.0
+"""Idle timeout of questions that no model has to work on."""
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Waits between tries when the server is not there yet, or says that it is busy or loading."""
 UNREACHABLE_TRIES = 3
 
 
@@ -46,7 +54,11 @@ class ChatClient:
         idle_timeout_s: float = IDLE_TIMEOUT_S,
     ) -> None:
         self._origin = Origin(base_url, connect_timeout_s=connect_timeout_s)
-        self._api_key = api_key
+        self._headers = {"Accept": "text/event-stream, application/json", "Accept-Encoding": "identity"}
+        if api_key := api_key.strip():
+            if not (api_key.isascii() and api_key.isprintable()):
+                raise UsageError("the API key has characters that no key has", "look at ORG_API_KEY")
+            self._headers["Authorization"] = f"Bearer {api_key}"
         self._idle_timeout_s = idle_timeout_s
         self._encoded: WeakKeyDictionary[View, wire.EncodedView] = WeakKeyDictionary()
 
@@ -78,47 +90,58 @@ class ChatClient:
             encoded = self._encoded[request.view] = wire.EncodedView()
         messages = encoded.of(request.view)
         answer = _Answer(request, emit)
-        body = wire.body(request, messages)
         try:
-            response = await self._send("POST", "/chat/completions", body, answer.feed, answer.begun)
-            answer.end(response)
+            await self._answer(answer, wire.body(request, messages))
         except StreamBroken as error:
             if not answer.swallowed:
                 raise
-            # Ollama hides an error of a stream; asked again without one, it says what it was.
+            # Ollama hides an error of a stream; asked again without one, it says what it was. The
+            # model may do better this time: then what was shown of the first try goes no further.
+            if answer.begun():
+                emit(Delta("\n"))
             answer = _Answer(request, emit)
-            body = wire.body(request, messages, stream=False)
             try:
-                answer.end(await self._send("POST", "/chat/completions", body, answer.feed, answer.begun))
+                await self._answer(answer, wire.body(request, messages, stream=False))
             except StreamBroken:
                 raise error from None
         return answer.completion()
 
+    async def _answer(self, answer: _Answer, body: bytes) -> None:
+        data = self._origin.request("POST", "/chat/completions", self._headers, body)
+        answer.end(await self._send(data, self._idle_timeout_s, answer.feed, answer.begun))
+
     async def models(self) -> list[str]:
         """The ids of the models that the server offers."""
         listing = await self.get_json("/models")
-        data = listing.get("data") or listing.get("models") or []
-        return [str(m.get("id") or m.get("name") or m.get("model")) for m in data if isinstance(m, dict)]
+        models = listing.get("data") or listing.get("models")
+        if not isinstance(models, list):
+            return []
+        ids = [m.get("id") or m.get("name") or m.get("model") for m in models if isinstance(m, dict)]
+        return [model for model in ids if isinstance(model, str)]
 
     async def get_json(self, path: str) -> dict[str, Any]:
         """A JSON object by GET; `path` is below the base URL, with `//` in front below `/`.
 
         Raises `ServerRefused` when the answer is an error or no JSON object.
         """
-        response = await self._send("GET", path, b"", lambda _: True, lambda: False)
+        data = self._origin.request("GET", path, self._headers)
+        response = await self._send(data, LISTING_TIMEOUT_S, lambda _: True, lambda: False)
         try:
-            value = json.loads(response.body)
+            value = parse_json(response.body)
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise ServerRefused(f"{self.base_url}: `GET {path}` was not answered with a JSON object")
+            raise ServerRefused(
+                f"{self.base_url}: `GET {path}` was not answered with a JSON object",
+                "is this the address of a model server?",
+                status=response.status,
+            )
         return value
 
     async def _send(
         self,
-        method: str,
-        path: str,
-        body: bytes,
+        data: bytes,
+        idle_timeout_s: float,
         on_stream: Callable[[bytes], bool],
         begun: Callable[[], bool],
     ) -> Response:
@@ -128,14 +151,10 @@ class ChatClient:
         the server closed meanwhile is replaced at once; a server that is not there or is busy is
         asked again after a while; a model runner that died is asked once more.
         """
-        headers = {"Accept": "text/event-stream, application/json"}
-        if self._api_key:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        data = self._origin.request(method, path, headers, body)
         runner_died = False
         for tries, wait in enumerate((*BACKOFF_S, None), 1):
             try:
-                response = await self._exchange(data, on_stream)
+                response = await self._exchange(data, idle_timeout_s, on_stream)
             except (ServerUnreachable, Unanswered):
                 if begun() or wait is None or tries >= UNREACHABLE_TRIES:
                     raise
@@ -144,17 +163,19 @@ class ChatClient:
                     return response
                 refusal = _refusal(response)
                 died = "unexpectedly stopped" in refusal.message
-                if begun() or wait is None or not (response.status == 503 or (died and not runner_died)):
+                if wait is None or not (response.status == 503 or (died and not runner_died)):
                     raise refusal
                 runner_died = runner_died or died
             await asyncio.sleep(wait)
         raise AssertionError("the last try returns or raises")
 
-    async def _exchange(self, data: bytes, on_stream: Callable[[bytes], bool]) -> Response:
+    async def _exchange(
+        self, data: bytes, idle_timeout_s: float, on_stream: Callable[[bytes], bool]
+    ) -> Response:
         while True:
             connection, used = await self._origin.acquire()
             try:
-                response = await connection.exchange(data, on_stream, self._idle_timeout_s)
+                response = await connection.exchange(data, on_stream, idle_timeout_s)
             except Unanswered:
                 if not used:
                     raise
@@ -170,6 +191,8 @@ class _Answer:
         self._emit = emit
         self._splitter = Splitter()
         self._assembler = Assembler()
+        self._text_pairs = PairJoiner()
+        self._reasoning_pairs = PairJoiner()
         self._think = ThinkSplitter()
         self._calls = ToolCallStream(wire.schemas(request.tools))
         self._reasoning: list[str] = []
@@ -190,7 +213,20 @@ class _Answer:
 
     def end(self, response: Response) -> None:
         """The answer is over. Raises `StreamBroken` when the server did not say so itself."""
-        self._take([response.body] if response.body else self._splitter.finish())
+        body = response.body
+        if not body:
+            self._take(self._splitter.finish())
+        elif body.lstrip().startswith(b"{"):
+            self._take([body])
+        elif body.lstrip(BOM + b"\r\n").startswith((b"data:", b":", b"event:")):  # not declared as a stream
+            self._take([*self._splitter.feed(body), *self._splitter.finish()])
+        else:
+            kind = response.headers.get("content-type", "something unnamed")
+            raise ServerRefused(
+                f"the server answered a chat with {kind}",
+                "is this the address of a model server, with its path (`/v1`)?",
+                status=response.status,
+            )
         if not self._assembler.complete:
             raise StreamBroken(
                 "the server ended the stream early, without a finish reason",
@@ -198,8 +234,10 @@ class _Answer:
             )
 
     def completion(self) -> Completion:
-        said, thought, unclosed = self._think.finish()
-        shown = self._calls.feed(said)
+        last, thought = self._think.feed(self._text_pairs.finish())
+        said, rest, unclosed = self._think.finish()
+        thought = self._reasoning_pairs.finish() + thought + rest
+        shown = self._calls.feed(last + said)
         if unclosed:
             # Only a closed thought is surely none of the answer: an unclosed one may hold the call.
             self._calls.feed(unclosed)
@@ -207,8 +245,9 @@ class _Answer:
         if unclosed:
             text = ""
         else:
-            text, opening = _after_unopened_thought(extraction.content)
-            thought += opening
+            text = extraction.content
+            if not self._reasoning and not thought:
+                text, thought = _after_unopened_thought(text)
             self._show(shown + extraction.tail, "")
         self._reasoning.append(thought)
         calls = (*self._assembler.calls(new_call_id), *map(_with_id, extraction.calls))
@@ -228,8 +267,8 @@ class _Answer:
         pieces = [feed(payload) for payload in payloads]
         if not pieces:
             return
-        text = "".join([p[0] for p in pieces])
-        reasoning = "".join([p[1] for p in pieces])
+        text = self._text_pairs.feed("".join([p[0] for p in pieces]))
+        reasoning = self._reasoning_pairs.feed("".join([p[1] for p in pieces]))
         self._begun = self._begun or bool(text or reasoning)
         if text:
             text, thought = self._think.feed(text)
@@ -264,20 +303,36 @@ def _after_unopened_thought(text: str) -> tuple[str, str]:
     return (rest.lstrip("\n"), thought) if mark else (text, "")
 
 
-def _refusal(response: Response) -> ModelError:
+def _refusal(response: Response) -> ServerRefused:
+    status = response.status
+    if location := response.headers.get("location"):
+        return ServerRefused(
+            f"the model server answered {status}: it redirects to {location[:500]}",
+            "take that address as the base URL, if it is the right one",
+            status=status,
+        )
     try:
-        parsed: object = json.loads(response.body)
+        parsed: object = parse_json(response.body)
     except ValueError:
-        parsed = response.body.decode(errors="replace")[:500]
-    message = error_message(parsed) or "an empty answer"
+        parsed = _plain(response.body)
+    message = error_message(parsed) or "an error without a message"
     error = parsed.get("error") if isinstance(parsed, dict) else None
     if isinstance(error, Mapping) and error.get("type") == "exceed_context_size_error":
-        return ContextExceeded(f"the prompt does not fit into the context: {message}", status=response.status)
+        return ContextExceeded(f"the prompt does not fit into the context: {message}", status=status)
     return ServerRefused(
-        f"the model server answered {response.status}: {message}",
-        _HINTS.get(response.status, "") or _hint(message),
-        status=response.status,
+        f"the model server answered {status}: {message}",
+        _HINTS.get(status, "") or _hint(message),
+        status=status,
     )
+
+
+def _plain(body: bytes) -> str:
+    """What a body that is not JSON says: its text, of a page only the title."""
+    text = body.decode(errors="replace")
+    title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
+    if title:
+        return " ".join(title[1].split())[:500]
+    return "" if text.lstrip().startswith("<") else text.strip()[:500]
 
 
 _HINTS = {

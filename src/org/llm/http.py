@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._streaming = False
         self._head_seen = False
         self._framed = False
+        self._complete = False
         self.idle = False
         answer: asyncio.Future[Response] = self._loop.create_future()
         self._answer = answer
@@ -127,37 +128,55 @@ class Connection(asyncio.Protocol):
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
+            self._check()
             if self._streaming and self._body:
                 chunk = b"".join(self._body)
                 self._body.clear()
-                if not answer.done() and self._on_stream(chunk) and not answer.done():
-                    answer.set_result(self._response())
-            if self._overhead > OVERHEAD_LIMIT:
-                raise StreamBroken(f"the server sent {self._overhead} bytes without an answer in them")
-            if self._body_size > BODY_LIMIT:
-                raise StreamBroken(f"the server's answer is longer than {BODY_LIMIT} bytes")
+                # When the stream is over in its own terms, its last bytes need not be waited for.
+                if not answer.done() and self._on_stream(chunk):
+                    self._succeed()
         except httptools.HttpParserError as error:
             self._fail(StreamBroken(f"the server does not speak HTTP/1.1: {error}"))
         except httptools.HttpParserUpgrade:
             self._fail(StreamBroken("the server wants to speak something else than HTTP/1.1"))
         except OrgError as error:
             self._fail(error)
-        if self._complete and not answer.done():
-            answer.set_result(self._response())
+        if self._complete:
+            self._succeed()
+            self.idle = self._parser.should_keep_alive() and not self._closed
+            if not self.idle:
+                self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         self.idle = False
-        if self._answer is None or self._answer.done():
-            return
         if exc is not None and not isinstance(exc, OSError):
             self._fail(exc)  # a bug in the callback; asyncio closed the connection over it
-        elif self._head_seen and (self._streaming or not self._framed):
-            self._answer.set_result(self._response())
-        elif self._heard:
-            self._fail(StreamBroken("the server closed the connection in the middle of its answer"))
-        else:
+        elif not self._head_seen and not self._overhead:
             self._fail(Unanswered("the server closed the connection before it answered"))
+        elif self._head_seen and (self._streaming or not self._framed):
+            self._succeed()  # whether a stream was whole, its own end tells
+        else:
+            self._fail(StreamBroken("the server closed the connection in the middle of its answer"))
+
+    def _succeed(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            body = b"" if self._streaming else b"".join(self._body)
+            self._answer.set_result(Response(self._parser.get_status_code(), self._headers, body))
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.close()
+
+    def _check(self) -> None:
+        coding = self._headers.get("content-encoding", "identity").lower()
+        if self._head_seen and coding != "identity":
+            raise StreamBroken(f"the server encoded its answer as `{coding}`, which it was not asked for")
+        if self._overhead > OVERHEAD_LIMIT:
+            raise StreamBroken(f"the server sent {self._overhead} bytes without an answer in them")
+        if self._body_size > BODY_LIMIT:
+            raise StreamBroken(f"the server's answer is longer than {BODY_LIMIT} bytes")
 
     # -- callbacks of the parser
 
@@ -169,33 +188,20 @@ class Connection(asyncio.Protocol):
             return
         self._head_seen = True
         self._framed = "content-length" in self._headers or "transfer-encoding" in self._headers
-        kind = self._headers.get("content-type", "")
+        kind = self._headers.get("content-type", "").lower()
         self._streaming = self._parser.get_status_code() < 300 and kind.startswith("text/event-stream")
 
     def on_body(self, data: bytes) -> None:
         self._body.append(data)
+        self._overhead = 0
         if not self._streaming:
             self._body_size += len(data)
 
     def on_message_complete(self) -> None:
         if self._head_seen:
-            self.idle = self._parser.should_keep_alive() and not self._closed
-            if not self.idle and self._transport is not None:
-                self._transport.close()
-                self._closed = True
-            if not self._streaming and self._answer is not None and not self._answer.done():
-                self._answer.set_result(self._response())
+            self._complete = True
         else:  # an interim answer (100, 103)
             self._headers = {}
-
-    def _response(self, *, cut: bool = False) -> Response:
-        body = b"" if self._streaming else b"".join(self._body)
-        return Response(self._parser.get_status_code(), self._headers, body, cut)
-
-    def _fail(self, error: Exception) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
-        self.close()
 
 
 class Origin:
@@ -206,13 +212,21 @@ class Origin:
     """
 
     def __init__(self, base_url: str, *, connect_timeout_s: float) -> None:
-        parts = urlsplit(base_url)
         try:
+            parts = urlsplit(base_url)
             port = parts.port
         except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-            raise UsageError(f"not a base URL: `{base_url}`", "write it like http://127.0.0.1:11434/v1")
+            raise _no_base_url(base_url) from None
+        if parts.username is not None:
+            raise UsageError("a base URL holds no user or password", "set the key in ORG_API_KEY")
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+            or not _PLAIN.fullmatch(base_url)
+        ):
+            raise _no_base_url(base_url)
         self.url = base_url.rstrip("/")
         self._host = parts.hostname
         self._tls = parts.scheme == "https"
@@ -238,13 +252,20 @@ class Origin:
                 )
         except TimeoutError as error:
             raise self._unreachable(f"no answer within {self._connect_timeout_s:g} s") from error
+        except ssl.SSLCertVerificationError as error:
+            raise ServerUnreachable(
+                f"the certificate of {self.url} is not trusted: {error.verify_message}",
+                "name the file of its authority in SSL_CERT_FILE",
+            ) from error
         except OSError as error:
             raise self._unreachable(_reason(error)) from error
         return connection, False
 
     def release(self, connection: Connection) -> None:
         """Hand a connection back after an exchange."""
-        if not connection.closed:
+        if len(self._connections) >= KEPT_CONNECTIONS:
+            connection.close()
+        elif not connection.closed:
             self._connections.append(connection)
 
     def close(self) -> None:
@@ -273,8 +294,19 @@ def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+_PLAIN = re.compile(r"[!-~]+")
+
+
+def _no_base_url(text: str) -> UsageError:
+    return UsageError(f"not a base URL: `{text}`", "write it like http://127.0.0.1:11434/v1")
+
+
 def _reason(error: OSError) -> str:
-    """`Connection refused` out of asyncio's longer words, and the resolver's own."""
-    if error.errno and not isinstance(error, socket.gaierror):
-        return os.strerror(error.errno).lower()
+    """`connection refused` out of asyncio's longer words, and the resolver's own."""
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS there ({error.reason or error})"
+    # asyncio joins the failures at several addresses into one text, without a number of its own.
+    numbers = dict.fromkeys(int(n) for n in re.findall(r"\[Errno (\d+)\] Connect call failed", str(error)))
+    if numbers:
+        return ", ".join(os.strerror(n).lower() for n in numbers)
     return (error.strerror or str(error)).lower()
