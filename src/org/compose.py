@@ -169,8 +169,10 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
         workspace = opening.folder or room_folder(rooms_of(settings), room_id) / "work"
         workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
         sandbox, place = await choose_place(settings, workspace, unsafe_local=opening.unsafe_local)
-        servers = Servers(settings, stack, opening.progress)
         history = [entry.event for entry in journal.read()]
+        if settings.model is None:
+            settings = replace(settings, model=_model_of(history))
+        servers = Servers(settings, stack, opening.progress)
         session = Session(settings, opening, room_id, workspace, sandbox, place, servers)
         limits = settings.limits
         room = session.room = Room(
@@ -242,6 +244,11 @@ async def _roster(session: Session, history: Sequence[Committed]) -> list[ModelP
         )
         for name, joined in entered.items()
     ]
+
+
+def _model_of(history: Sequence[Committed]) -> str | None:
+    """The model of a room that is resumed, for whoever joins it."""
+    return next((event.model for event in history if isinstance(event, Joined) and event.model), None)
 
 
 async def _journal(settings: Settings, opening: Opening) -> tuple[RoomJournal, str]:

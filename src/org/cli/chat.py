@@ -160,6 +160,11 @@ class Conversation:
             self._view.close()
             hint = f"\n     {error.hint}" if error.hint else ""
             print(f"org: {error.message}{hint}", file=sys.stderr)
+        except KeyboardInterrupt:
+            self._view.close()
+            if self._quitting:
+                raise
+            print("stopped")
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run the event loop for this; Ctrl-C interrupts the room, twice leaves it."""
@@ -174,8 +179,8 @@ class Conversation:
             nonlocal presses
             presses += 1
             session = getattr(self, "_session", None)
-            if presses > 1 or session is None or not session.room.interrupt():
-                self._quitting = True
+            self._quitting = presses > 1
+            if self._quitting or session is None or not session.room.interrupt():
                 task.cancel()
 
         loop.add_signal_handler(signal.SIGINT, press)
@@ -185,8 +190,6 @@ class Conversation:
             raise KeyboardInterrupt from None
         finally:
             loop.remove_signal_handler(signal.SIGINT)
-            if self._quitting:
-                task.cancel()
 
 
 def _read(prompt: str) -> str:

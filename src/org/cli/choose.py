@@ -53,7 +53,7 @@ async def offered_models(settings: Settings) -> list[str]:
 def no_server(error: OrgError, settings: Settings) -> EnvironmentProblem:
     """What was tried, and the ways out."""
     source = settings.sources["base"]
-    tried = "" if source == "default" else f" (from {source})"
+    tried = "" if source in ("default", "flag") else f" (from {source})"
     return EnvironmentProblem(
         f"{error.message}{tried}",
         "there are three ways on:\n"

@@ -60,6 +60,7 @@ class Plain:
         self._ticker: asyncio.TimerHandle | None = None
         self._drawn = False
         self._at_line_start = True
+        self._said = False  # something, in this exchange: a blank line goes before what follows
         self._turns = 0
         self._usage = Usage()
         self._began = time.monotonic()
@@ -96,6 +97,7 @@ class Plain:
     def begin(self) -> None:
         """An exchange begins: its figures start at zero."""
         self._turns, self._usage, self._began = 0, Usage(), time.monotonic()
+        self._said = False
 
     def close(self) -> None:
         """Leave the terminal as it should be."""
@@ -149,6 +151,9 @@ class Plain:
     def _head(self, name: str, audience: Audience) -> None:
         self._new_line()
         self._undraw()
+        if self._said:
+            self._write("\n")
+        self._said = True
         self._write(f"{self._style.bold(name)} {self._style.dim('-> ' + address(audience))}\n")
 
     def _ended(self, event: TurnEnded) -> None:
@@ -183,7 +188,7 @@ class Plain:
 
     def _stopped(self, event: Stopped) -> None:
         seconds = time.monotonic() - self._began
-        figures = f"{self._turns} turns · {seconds:.1f} s"
+        figures = f"{self._turns} turn{'s' * (self._turns != 1)} · {seconds:.1f} s"
         if self._usage.total:
             figures += f" · {self._usage.total:,} tokens"
         if event.reason in ("quiet", "passed"):

@@ -58,30 +58,52 @@ def run(argv: list[str]) -> int:
 
 def as_lines(events: Iterable[Committed], style: Style, *, tools: bool = False) -> Iterator[str]:
     """The events that count as lines of a terminal; times are of this machine's time zone."""
-    day = ""
+    day, before = "", None
     for event in counting(events):
-        if isinstance(event, Posted):
-            at = datetime.fromtimestamp(event.message.at)
-            if day != (day := f"{at:%A, %Y-%m-%d}"):
-                yield style.dim(f"-- {day} --")
-            yield from _message(event.message, f"{at:%H:%M}", style)
-        elif isinstance(event, CallFinished):
-            yield from _call(event, style, whole=tools)
-        elif isinstance(event, TurnEnded):
-            yield from _ended(event, style)
-        elif isinstance(event, Stopped):
-            yield from _stopped(event, style)
-        elif text := _aside(event):
-            yield style.dim(text)
+        block = list(_block(event, style, tools=tools))
+        if not block:
+            continue
+        if isinstance(event, Posted) and day != (day := f"{_local(event.message):%A, %Y-%m-%d}"):
+            block.insert(0, style.dim(f"-- {day} --"))
+        kind = _kind(event)
+        if before and (kind == "message" or kind != before):
+            yield ""
+        before = kind
+        yield from block
 
 
-def _message(message: Message, time: str, style: Style) -> Iterator[str]:
+def _kind(event: Committed) -> str:
+    """Messages stand apart; calls in a row belong together, and so do remarks."""
+    if isinstance(event, Posted) and event.message.role != "system":
+        return "message"
+    return "call" if isinstance(event, CallFinished) else "remark"
+
+
+def _block(event: Committed, style: Style, *, tools: bool) -> Iterator[str]:
+    if isinstance(event, Posted):
+        yield from _message(event.message, style)
+    elif isinstance(event, CallFinished):
+        yield from _call(event, style, whole=tools)
+    elif isinstance(event, TurnEnded):
+        yield from _ended(event, style)
+    elif isinstance(event, Stopped):
+        text = f"-- stopped ({event.reason}{_after(event.detail)})"
+        yield style.dim(text) if event.reason in ("quiet", "passed") else style.yellow(text)
+    elif text := _remark(event):
+        yield style.dim(text)
+
+
+def _message(message: Message, style: Style) -> Iterator[str]:
     if message.role == "system":
         yield style.dim(f"room: {_word(message.content)}")
         return
-    yield ""
-    yield f"{style.bold(_word(message.sender))} {_arrow(message.audience, style)} {style.dim(time)}"
+    time = style.dim(f"{_local(message):%H:%M}")
+    yield f"{style.bold(_word(message.sender))} {_arrow(message.audience, style)}  {time}"
     yield from _margin(message.content)
+
+
+def _local(message: Message) -> datetime:
+    return datetime.fromtimestamp(message.at)
 
 
 def _arrow(audience: Audience, style: Style) -> str:
@@ -106,15 +128,15 @@ def _call(event: CallFinished, style: Style, *, whole: bool) -> Iterator[str]:
         end += style.red(f" · {result.error.kind}: {one_line(result.error.message, 160)}")
     name = style.dim(_word(event.participant))
     if not whole:
-        yield f"{MARGIN}{name} {style.cyan(describe(event.call))}{end}"
+        yield f"* {name} {style.cyan(describe(event.call))}{end}"
         return
-    yield f"{MARGIN}{name} {style.cyan(_word(event.call.name))}{end}"
+    yield f"* {name} {style.cyan(_word(event.call.name))}{end}"
     for key, value in event.call.arguments.items():
-        yield f"{MARGIN}{MARGIN}{style.dim(f'{_word(key)}:')}"
-        yield from _margin(str(value), MARGIN * 3)
+        yield f"{MARGIN}{style.dim(f'{_word(key)}:')}"
+        yield from _margin(str(value), MARGIN * 2)
     if result.output:
-        yield f"{MARGIN}{MARGIN}{style.dim('output:')}"
-        yield from _margin(result.output, MARGIN * 3)
+        yield f"{MARGIN}{style.dim('output:')}"
+        yield from _margin(result.output, MARGIN * 2)
 
 
 def _ended(event: TurnEnded, style: Style) -> Iterator[str]:
@@ -129,12 +151,7 @@ def _ended(event: TurnEnded, style: Style) -> Iterator[str]:
         yield from _margin(event.text)
 
 
-def _stopped(event: Stopped, style: Style) -> Iterator[str]:
-    text = f"-- stopped: {event.reason}{_after(event.detail)}"
-    yield style.dim(text) if event.reason in ("quiet", "passed") else style.yellow(text)
-
-
-def _aside(event: Committed) -> str:
+def _remark(event: Committed) -> str:
     match event:
         case Joined(name, _, profile, model):
             traits = ", ".join(_word(trait) for trait in (profile, model) if trait)
