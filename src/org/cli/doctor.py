@@ -1,0 +1,264 @@
+"""`org doctor`: what works here, tried and not guessed; the sandbox's walls are attacked from inside."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO, TypeAlias
+
+from org import __version__
+from org.cli.choose import has_engine, no_server
+from org.cli.models import offer_of
+from org.cli.options import Parser
+from org.cli.style import Style, clean, duration, one_line, table
+from org.compose import Servers, choose_place, list_models
+from org.config import Settings, is_loopback, load
+from org.errors import EnvironmentProblem, ExitCode, ModelError, ServerUnreachable
+from org.sandbox.limits import Limits
+from org.sandbox.proof import Probe, prove
+
+JSON_VERSION = 1
+LITTLE_SPACE = 1024**3
+"""Bytes of free disk below which there is a warning."""
+
+Status: TypeAlias = Literal["ok", "note", "warning", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `missing` is something without which the tools cannot work;
+    `hint`, where there is something to do about it, may have several lines."""
+
+    section: str
+    status: Status
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`probes` are the attempts on the sandbox's walls, none when there is no sandbox."""
+
+    findings: tuple[Finding, ...]
+    probes: tuple[Probe, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if not all(probe.held for probe in self.probes):
+            return ExitCode.FAILED
+        if any(finding.status == "missing" for finding in self.findings):
+            return ExitCode.ENVIRONMENT
+        return ExitCode.DONE
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="org doctor",
+        description="Try what a room needs: the model server, the sandbox's walls (attacked from inside),"
+        " the disk. Exit code 1: a wall does not hold; 7: there is no sandbox, or no place for rooms.",
+    )
+    made.add_argument("--sandbox", metavar="PLACE", help="the place to try: auto, bubblewrap or local")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Print what was found; the exit code says whether walls and places are as they must be."""
+    args = parser().parse_args(argv)
+    settings = load(cwd=Path(), flags={"sandbox.place": args.sandbox}, env=os.environ)
+    report = asyncio.run(examine(settings, sys.stderr))
+    if args.json:
+        print(as_json(report))
+    else:
+        print(as_text(report, Style.for_stream(sys.stdout, os.environ)))
+    return report.exit_code
+
+
+async def examine(settings: Settings, terminal: TextIO) -> Report:
+    """Look at everything; what takes long is said on `terminal` when it is one."""
+    async with _saying("asking the model server", terminal):
+        models = [finding async for finding in _models(settings)]
+    async with _saying("attacking the sandbox's walls from inside", terminal):
+        place, probes = await _sandbox(settings)
+    findings = (*models, place, *_state(settings.places.state), *_python(), *_settings(settings))
+    return Report(findings, probes)
+
+
+def as_json(report: Report) -> str:
+    document = {
+        "version": JSON_VERSION,
+        "exit_code": report.exit_code,
+        "findings": [dataclasses.asdict(finding) for finding in report.findings],
+        "probes": [dataclasses.asdict(probe) for probe in report.probes],
+    }
+    return json.dumps(document, indent=1)
+
+
+def as_text(report: Report, style: Style) -> str:
+    marks = {
+        "ok": style.green("ok      "),
+        "note": "note    ",
+        "warning": style.yellow("warning "),
+        "missing": style.red("MISSING "),
+    }
+    lines: list[str] = []
+    for section in dict.fromkeys(finding.section for finding in report.findings):
+        lines += ["", style.bold(section)]
+        for finding in report.findings:
+            if finding.section == section:
+                lines.append(f"  {marks[finding.status]}{clean(finding.text)}")
+                lines += [f"          {style.dim(clean(hint))}" for hint in finding.hint.splitlines()]
+        if section == SANDBOX:
+            lines += _walls(report.probes, style)
+    return "\n".join(lines[1:])
+
+
+def _walls(probes: tuple[Probe, ...], style: Style) -> Iterator[str]:
+    rows = [
+        ("  held" if probe.held else "  NOT HELD", probe.wall, probe.name, one_line(probe.detail, 100))
+        for probe in probes
+    ]
+    if not rows:
+        return
+    lines = table(("  WALL", "KIND", "ATTEMPT", "WHAT CAME OF IT"), rows, style).splitlines()
+    yield lines[0]
+    for line, probe in zip(lines[1:], probes, strict=True):
+        yield style.green(line[:10]) + line[10:] if probe.held else style.red(line)
+    through = sum(not probe.held for probe in probes)
+    if through:
+        yield style.red(f"  {through} of {len(probes)} attempts got through")
+    else:
+        yield style.green(f"  all {len(probes)} attempts were held")
+
+
+# -- what is looked at
+
+MODELS, SANDBOX, STATE, PYTHON, SETTINGS = "models", "sandbox", "rooms", "program", "settings"
+
+
+async def _models(settings: Settings) -> AsyncIterator[Finding]:
+    if settings.model and settings.model.endswith(".gguf"):
+        yield _model_file(Path(settings.model).expanduser())
+        return
+    try:
+        client, models = await list_models(settings)
+    except ServerUnreachable as error:
+        problem = no_server(error, settings)
+        yield Finding(MODELS, "warning", problem.message, problem.hint)
+        return
+    except ModelError as error:
+        yield Finding(MODELS, "warning", error.message, error.hint)
+        return
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(client)
+        offer = offer_of(settings, models)
+        yield Finding(MODELS, "ok", f"{offer.base} ({offer.base_source}) answers; models: {len(models)}")
+        if not is_loopback(offer.base):
+            yield Finding(MODELS, "note", "it is on another machine: all that is said in a room goes there")
+        if not offer.chosen:
+            yield Finding(MODELS, "warning" if not models else "note", "no model is chosen", offer.why)
+            return
+        context = settings.context_tokens
+        if context is None:
+            servers = Servers(settings, stack, lambda text: None)
+            context = await servers.context_of(client, offer.chosen)
+        yield Finding(MODELS, "ok", f"model: {offer.chosen} ({offer.why}), context: {context:,} tokens")
+
+
+def _model_file(path: Path) -> Finding:
+    if not path.is_file():
+        return Finding(MODELS, "warning", f"no such model file: `{path}`", "name one with `-m FILE`")
+    if not has_engine():
+        hint = "`pip install 'org[embedded]'`"
+        return Finding(MODELS, "warning", f"`{path}` needs the embedded engine, which is not installed", hint)
+    return Finding(MODELS, "ok", f"model file: `{path}` ({path.stat().st_size / 1e9:.1f} GB)")
+
+
+async def _sandbox(settings: Settings) -> tuple[Finding, tuple[Probe, ...]]:
+    chosen, source = settings.sandbox.place, settings.sources["sandbox.place"]
+    with tempfile.TemporaryDirectory(prefix="org-doctor-") as scratch:
+        try:
+            sandbox, place = await choose_place(settings, Path(scratch), unsafe_local=chosen == "local")
+            if sandbox is None:
+                return Finding(SANDBOX, "missing", f"commands run {place}", "until then tools are off"), ()
+            probes = await prove(sandbox, Limits())
+        except EnvironmentProblem as error:
+            return Finding(SANDBOX, "missing", error.message, error.hint), ()
+    text = f"place: {chosen} ({source}): commands run {place}"
+    if chosen == "local":
+        return Finding(SANDBOX, "warning", text, "a room takes this place only with `--unsafe-local`"), probes
+    return Finding(SANDBOX, "ok" if all(probe.held for probe in probes) else "warning", text), probes
+
+
+def _state(folder: Path) -> Iterator[Finding]:
+    """The folder where rooms are kept, or where it will be made."""
+    there = folder
+    while not there.exists():
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        hint = "check its rights and the disk, or set XDG_STATE_HOME"
+        yield Finding(STATE, "missing", f"rooms cannot be kept in `{folder}`: {error.strerror}", hint)
+        return
+    made = "" if there == folder else " (made when the first room opens)"
+    status: Status = "ok" if free >= LITTLE_SPACE else "warning"
+    yield Finding(STATE, status, f"kept in `{folder}`{made}, free on that disk: {free / 1e9:.1f} GB")
+    if there == folder and folder.stat().st_mode & 0o022:
+        yield Finding(STATE, "warning", "others can write there too", f"`chmod go-w {folder}`")
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding(PYTHON, "ok", f"org {__version__}, Python {platform.python_version()}: {sys.executable}")
+    if has_engine():
+        yield Finding(PYTHON, "ok", "embedded engine: installed; `-m ./model.gguf` needs no server")
+    else:
+        hint = "`pip install 'org[embedded]'`"
+        yield Finding(
+            PYTHON, "note", "embedded engine: not installed (only `-m ./model.gguf` needs it)", hint
+        )
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    places = settings.places
+    files = [str(path) for path in (places.project_file, places.user_file) if path is not None]
+    yield Finding(SETTINGS, "ok", f"files: {', '.join(files) or 'none'}; `org config` prints all values")
+    for warning in settings.warnings:
+        yield Finding(SETTINGS, "warning", warning)
+
+
+@asynccontextmanager
+async def _saying(what: str, terminal: TextIO) -> AsyncIterator[None]:
+    """Say what is being done, and for how long, until it is done."""
+    if not terminal.isatty():
+        yield
+        return
+    ticking = asyncio.create_task(_tick(what, terminal))
+    try:
+        yield
+    finally:
+        ticking.cancel()
+        terminal.write("\r\x1b[K")
+        terminal.flush()
+
+
+async def _tick(what: str, terminal: TextIO) -> None:
+    begun = time.monotonic()
+    while True:
+        terminal.write(f"\r\x1b[K{what}: {duration(time.monotonic() - begun)}")
+        terminal.flush()
+        await asyncio.sleep(0.2)
