@@ -190,7 +190,7 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
 
 def rooms_of(settings: Settings) -> Path:
     """The folder of all rooms."""
-    return settings.places.state / "rooms"
+    return settings.places.rooms
 
 
 async def choose_place(

@@ -6,17 +6,22 @@ import json
 import os
 from pathlib import Path
 
+from org.cli.options import Parser
 from org.config import Member, Settings, load
 
 JSON_VERSION = 1
 
 
+def parser() -> argparse.ArgumentParser:
+    made = Parser(prog="org config", description="Print each setting and its source.")
+    made.add_argument("-C", dest="folder", metavar="DIR", type=Path, default=Path(), help="look from DIR")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
+
+
 def run(argv: list[str]) -> int:
     """Print the settings of a folder as a table or as JSON. Raises `ConfigError`."""
-    parser = argparse.ArgumentParser(prog="org config", description="Print each setting and its source.")
-    parser.add_argument("-C", dest="folder", metavar="DIR", type=Path, default=Path(), help="look from DIR")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     settings = load(cwd=args.folder, flags={}, env=os.environ)
     print(as_json(settings) if args.json else as_table(settings))
     return 0

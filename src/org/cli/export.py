@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from org.cli.options import Parser
-from org.compose import rooms_of
-from org.config import load
+from org.config import find_places
 from org.errors import EnvironmentProblem, UsageError
 from org.journal import read_events, room_folder
 from org.transcript import to_json_lines, to_markdown
@@ -29,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     """Write the events that count. Raises `UsageError` when there is no such room, or FILE is there."""
     args = parser().parse_args(argv)
-    folder = rooms_of(load(cwd=Path(), flags={}, env=os.environ))
+    folder = find_places(Path(), os.environ).rooms
     events = [entry.event for entry in read_events(room_folder(folder, args.room))]
     if args.format == "md":
         text = to_markdown(events, args.room)

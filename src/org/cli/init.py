@@ -3,18 +3,23 @@
 import argparse
 from pathlib import Path
 
+from org.cli.options import Parser
 from org.config import starter_toml
 from org.config.places import PROJECT_FILE
 from org.errors import EnvironmentProblem, UsageError
 
 
-def run(argv: list[str]) -> int:
-    """Write the file. Raises `UsageError` when there is one already: it is never overwritten."""
-    parser = argparse.ArgumentParser(prog="org init", description="Write a commented org.toml.")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    made = Parser(prog="org init", description="Write a commented org.toml.")
+    made.add_argument(
         "folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="where; default: here"
     )
-    path = parser.parse_args(argv).folder / PROJECT_FILE
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Write the file. Raises `UsageError` when there is one already: it is never overwritten."""
+    path = parser().parse_args(argv).folder / PROJECT_FILE
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(starter_toml())

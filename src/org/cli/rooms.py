@@ -12,8 +12,7 @@ from pathlib import Path
 
 from org.cli.options import Parser
 from org.cli.style import Style, ago, clean, table
-from org.compose import rooms_of
-from org.config import load
+from org.config import find_places
 from org.errors import Busy, Denied, UsageError
 from org.journal import RoomInfo, list_rooms, remove_room, room_folder
 
@@ -33,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     """Print the list, or remove. Raises `UsageError`, `Busy` and `Denied`; then nothing is removed."""
     args = parser().parse_args(argv)
-    folder = rooms_of(load(cwd=Path(), flags={}, env=os.environ))
+    folder = find_places(Path(), os.environ).rooms
     if args.verb == "rm":
         return _remove(folder, list(dict.fromkeys(args.rooms)), yes=args.yes)
     rooms = list_rooms(folder)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from org.cli.options import Parser
 from org.cli.style import Style, ago, one_line
-from org.compose import rooms_of
-from org.config import load
+from org.config import find_places
 from org.errors import UsageError
 from org.journal import Found, search
 
@@ -38,9 +37,9 @@ def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.limit < 1:
         raise UsageError(f"--limit: expected a number above 0, not {args.limit}")
-    settings = load(cwd=Path(), flags={}, env=os.environ)
+    places = find_places(Path(), os.environ)
     words = " ".join(args.words)
-    found = search(rooms_of(settings), settings.places.cache / INDEX, words, args.limit)
+    found = search(places.rooms, places.cache / INDEX, words, args.limit)
     if args.json:
         print(as_json(found))
         return 0

@@ -12,8 +12,7 @@ from pathlib import Path
 from org.cli.options import Parser
 from org.cli.render import describe
 from org.cli.style import Style, clean, one_line
-from org.compose import rooms_of
-from org.config import load
+from org.config import find_places
 from org.events import (
     CallFinished,
     Cleared,
@@ -45,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     """Print the events that count. Raises `UsageError` when there is no such room."""
     args = parser().parse_args(argv)
-    folder = rooms_of(load(cwd=Path(), flags={}, env=os.environ))
+    folder = find_places(Path(), os.environ).rooms
     events = [entry.event for entry in read_events(room_folder(folder, args.room))]
     if args.json:
         lines = to_json_lines(events)

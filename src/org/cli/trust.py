@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from org.cli.options import Parser
 from org.config import find_places, load
 from org.config.files import read_text_of
 from org.config.places import PROJECT_FILE
@@ -14,16 +15,20 @@ from org.errors import UsageError
 _PLACES = ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "ORG_CONFIG")
 
 
-def run(argv: list[str]) -> int:
-    """Trust the file as it is now, and show what that allows. Raises `UsageError` without a file."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
         prog="org trust",
         description="Trust a folder's org.toml as it is now: another server, higher limits, freer tools,"
         " the sandbox. When the file changes, it has to be trusted again.",
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="default: here")
-    parser.add_argument("--remove", action="store_true", help="trust it no longer")
-    args = parser.parse_args(argv)
+    made.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="default: here")
+    made.add_argument("--remove", action="store_true", help="trust it no longer")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Trust the file as it is now, and show what that allows. Raises `UsageError` without a file."""
+    args = parser().parse_args(argv)
     env = {name: os.environ[name] for name in _PLACES if name in os.environ}
     places = find_places(args.folder, env)
     path = args.folder.resolve() / PROJECT_FILE if args.remove else places.project_file

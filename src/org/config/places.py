@@ -21,6 +21,11 @@ class Places:
     user_file: Path | None
     project_file: Path | None
 
+    @property
+    def rooms(self) -> Path:
+        """The folder of all rooms."""
+        return self.state / "rooms"
+
 
 def find_places(cwd: Path, env: Mapping[str, str]) -> Places:
     """Follows XDG. Raises `ConfigError` when ORG_CONFIG names no file."""
