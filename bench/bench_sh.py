@@ -71,4 +71,4 @@ def _cpu_s() -> float:
 
 
 if __name__ == "__main__":
-    print(", ".join(f"{name} {value:.3f}" for name, value in run().items()))  # noqa: T201
+    print(", ".join(f"{name} {value:.3f}" for name, value in run().items()))

@@ -3,6 +3,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from org.errors import SandboxGone
 from org.ports import Command
 from org.sandbox import bubblewrap
 from org.sandbox.bubblewrap import Bubblewrap
+from org.sandbox.cgroup import ROOT
 from org.sandbox.limits import Limits
+from org.sandbox.process import gone
 from sandbox_kit import Heard, alive, token
 
 pytestmark = pytest.mark.sandbox
@@ -44,7 +47,7 @@ async def test_the_environment_is_empty_but_for_a_few(
 ) -> None:
     monkeypatch.setenv("API_KEY", "secret")
     result = await place.exec(sh("cat /proc/*/environ | tr '\\0' '\\n' | cut -d= -f1 | sort -u"))
-    assert set(result.head.split()) == {b"PATH", b"HOME", b"LANG", b"TERM", b"PWD"}
+    assert set(result.head.split()) == {b"PATH", b"HOME", b"LANG", b"TERM", b"PWD", b"ORG_JOB"}
 
 
 async def test_exit_codes_and_signals(place: Bubblewrap) -> None:
@@ -219,3 +222,38 @@ async def test_files(place: Bubblewrap) -> None:
     await place.write_file("a/b.txt", b"one\n")
     assert (await place.exec(sh("cat a/b.txt; echo two >> a/b.txt"))).head == b"one\n"
     assert await place.read_file("a/b.txt") == b"one\ntwo\n"
+
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from org.ports import Command
+from org.sandbox.bubblewrap import Bubblewrap
+command = Command(["sh", "-c", f"echo up; sleep 60; : {sys.argv[2]}"])
+asyncio.run(Bubblewrap(Path(sys.argv[1])).exec(command, lambda _: print("up", flush=True)))
+"""
+
+
+async def test_it_dies_with_its_owner(tmp_path: Path) -> None:
+    word, before = token(), set(ROOT.rglob("org-*"))
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OWNER, str(tmp_path), word, stdout=asyncio.subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    assert await owner.stdout.readline() == b"up\n"
+    left = [os.pidfd_open(pid) for pid in alive(word) if pid != owner.pid]
+    assert len(left) >= 3
+    owner.kill()
+    await owner.wait()
+    for pidfd in left:
+        await asyncio.wait_for(gone(pidfd), 10)
+        os.close(pidfd)
+    for folder in set(ROOT.rglob("org-*")) - before:
+        folder.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make the cgroup that adds them up")
+async def test_memory_of_all_processes_together_is_limited(place: Bubblewrap) -> None:
+    eater = "import time; kept = bytearray(300 * 1024**2); print('kept', flush=True)"
+    result = await place.exec(sh(f'for i in 1 2 3; do python3 -S -c "{eater}; time.sleep(1)" & done; wait'))
+    assert 0 < result.head.count(b"kept") < 3

@@ -1,9 +1,10 @@
 import os
+import resource
 import subprocess
 
 import pytest
 
-from org.sandbox.limits import Limits, limited
+from org.sandbox.limits import Limits, limited, within
 
 SH = os.path.realpath("/bin/sh")
 LIMITS = Limits(processes=77, memory=1024**3, file_size=1024**2, cpu_s=99)
@@ -44,3 +45,9 @@ def test_arguments_and_line_numbers_of_a_script_stay() -> None:
 def test_arguments_of_a_program_stay() -> None:
     argv = ["printf", "%s|", "a b", "", "$HOME", "-c", "é\n"]
     assert shown(limited(argv, LIMITS, SH, processes=False)) == "a b||$HOME|-c|é\n|".strip()
+
+
+def test_limits_above_those_of_this_process_are_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    hard = {resource.RLIMIT_NPROC: 50, resource.RLIMIT_AS: resource.RLIM_INFINITY, resource.RLIMIT_CPU: 100}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (0, hard.get(kind, 1000)))
+    assert within(LIMITS) == Limits(processes=50, memory=1024**3, file_size=1000, cpu_s=99)

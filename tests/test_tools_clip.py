@@ -1,5 +1,3 @@
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,18 +68,17 @@ def test_a_character_cut_by_the_gap_counts_as_left_out(text: str, data: st.DataO
 
 
 @pytest.mark.parametrize(
-    "unit", [b"\r", b"a\r", b"\r\n", b"\x1b", b"\x1b[", b"\x1b]", b"\x1bP0", b"\x1b[0;", b"\x1b(", b"x"]
+    ("unit", "text"),
+    [
+        (b"\r", ""),
+        (b"a\r", "a"),
+        (b"\x1b", ""),
+        (b"\x1b[", ""),
+        (b"\x1b]", ""),
+        (b"\x1bP0", ""),
+        (b"\x1b[0;", ""),
+        (b"\x1b(", ""),
+    ],
 )
-def test_its_work_grows_with_the_length_only(unit: bytes) -> None:
-    """Counted by the interpreter's own clock: four times the text may cost no more than eight times."""
-
-    def cost(size: int) -> float:
-        data = unit * (size // len(unit))
-        best = float("inf")
-        for _ in range(5):
-            started = time.process_time()
-            clean(data)
-            best = min(best, time.process_time() - started)
-        return best
-
-    assert cost(400_000) < 8 * cost(100_000) + 0.01
+def test_what_a_careless_pattern_would_never_finish(unit: bytes, text: str) -> None:
+    assert clean(unit * 1_000_000) == text

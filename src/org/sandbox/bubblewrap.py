@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -23,7 +24,7 @@ from org.errors import SandboxGone
 from org.ports import Command, ExecResult
 from org.sandbox import files, process
 from org.sandbox.cgroup import cgroup
-from org.sandbox.limits import Limits, limited
+from org.sandbox.limits import Limits, limited, within
 
 WORKSPACE = "/workspace"  # where a command finds its workspace, whatever it is called outside
 ENVIRONMENT = {
@@ -80,7 +81,8 @@ class Bubblewrap:
 
     def __init__(self, workspace: Path, limits: Limits | None = None) -> None:
         self._workspace = workspace
-        self._limits = limits or Limits()
+        self._limits = within(limits or Limits())
+        self._stale: list[Path] = []  # cgroups that could not be removed yet
         self._sh = os.path.realpath("/bin/sh")
 
     async def check(self) -> None:
@@ -91,6 +93,7 @@ class Bubblewrap:
         program = shutil.which("bwrap", path=_OUTER["PATH"])
         if program is None:
             raise SandboxGone("`bwrap` is not installed", "`apt-get install bubblewrap`")
+        mark = secrets.token_hex(8)
         with ExitStack() as stack:
             status_fd, status_write = os.pipe()
             stack.callback(os.close, status_fd)
@@ -99,14 +102,14 @@ class Bubblewrap:
             accounts = {path: process.sealed(text.encode()) for path, text in _ACCOUNTS.items()}
             for fd in accounts.values():
                 stack.callback(os.close, fd)
-            groups = stack.enter_context(cgroup(self._limits)) if os.geteuid() == 0 else []
+            groups = stack.enter_context(cgroup(self._limits, self._stale)) if os.geteuid() == 0 else []
             argv = _inside(groups, [program, *self._argv(command, status_write, accounts)])
             try:
                 ended = await process.run(
                     command,
                     argv,
                     cwd="/",
-                    env=_OUTER,
+                    env=_OUTER | {process.MARK: mark},
                     on_output=on_output,
                     pass_fds=(status_write, *accounts.values()),
                 )
@@ -115,7 +118,10 @@ class Bubblewrap:
             finally:
                 writing.close()
                 status = _read_status(status_fd)
-                await _end_namespace(status)
+                if status.child:
+                    await _end_namespace(status)
+                else:  # it was ended before it said what it had started
+                    await process.sweep(mark)
         if status.exit_code is None and not ended.result.timed_out:
             raise _gone(ended.result, self._workspace)
         return replace(ended.result, exit_code=_as_signal(status.exit_code, ended.result.exit_code))
@@ -184,8 +190,6 @@ def _read_status(fd: int) -> _Status:
 
 async def _end_namespace(status: _Status) -> None:
     """Kill the first process of the sandbox and wait for it: the kernel ends all others before it."""
-    if not status.child:
-        return
     with suppress(ProcessLookupError, FileNotFoundError):
         pidfd = os.pidfd_open(status.child)
         try:

@@ -1,11 +1,13 @@
 """Limits on a whole family of processes, where this process may make cgroups (as root, mostly).
 
 The kernel does not count the processes of root (`RLIMIT_NPROC`), so that for root this is the only
-limit on their number. Where no cgroup can be made, nothing here has an effect.
+limit on their number. Where no cgroup can be made, nothing here has an effect. When this process
+is killed, an empty cgroup of its own may stay behind.
 """
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,16 +16,22 @@ from pathlib import Path
 from org.sandbox.limits import Limits
 
 ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
 
 
 @contextmanager
-def cgroup(limits: Limits, root: Path = ROOT, own: Path = Path("/proc/self/cgroup")) -> Iterator[list[Path]]:
+def cgroup(
+    limits: Limits, stale: list[Path], root: Path = ROOT, own: Path = Path("/proc/self/cgroup")
+) -> Iterator[list[Path]]:
     """New cgroups with `limits`, one for each hierarchy; their folders, perhaps none.
 
     Whoever writes itself into `cgroup.procs` of each is inside, with all it starts. They are
-    removed at the end; everybody inside must have ended by then.
+    removed at the end, when everybody inside has ended. The kernel may need a moment more to take
+    the last one apart; such a folder joins `stale` and goes with the next call.
     """
     made: list[Path] = []
+    waiting, stale[:] = stale[:], []
+    _remove(waiting, stale)
     try:
         for parent, files in _parents(root, own.read_text()):
             folder = parent / f"org-{secrets.token_hex(6)}"
@@ -34,8 +42,17 @@ def cgroup(limits: Limits, root: Path = ROOT, own: Path = Path("/proc/self/cgrou
                     (folder / name).write_text(str(getattr(limits, field)))
         yield made
     finally:
-        for folder in made:
+        _remove(made, stale)
+
+
+def _remove(folders: list[Path], stale: list[Path]) -> None:
+    for folder in folders:
+        try:
             folder.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            stale.append(folder)
 
 
 def _parents(root: Path, own: str) -> Iterator[tuple[Path, dict[str, str]]]:

@@ -1,9 +1,10 @@
-"""What a command may use, and how a shell is told so. Pure."""
+"""What a command may use, and how a shell is told so."""
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _SHELLS = {"sh", "bash", "dash"}
 
@@ -22,6 +23,22 @@ class Limits:
     file_size: int = 256 * 1024**2
     tmp: int = 256 * 1024**2
     cpu_s: int = 600
+
+
+def within(limits: Limits) -> Limits:
+    """`limits`, lowered where this process itself may have no more: a shell cannot raise its own."""
+    return replace(
+        limits,
+        processes=_lower(limits.processes, resource.RLIMIT_NPROC),
+        memory=_lower(limits.memory, resource.RLIMIT_AS),
+        file_size=_lower(limits.file_size, resource.RLIMIT_FSIZE),
+        cpu_s=_lower(limits.cpu_s, resource.RLIMIT_CPU),
+    )
+
+
+def _lower(wanted: int, kind: int) -> int:
+    _, most = resource.getrlimit(kind)
+    return wanted if most == resource.RLIM_INFINITY else min(wanted, most)
 
 
 def limited(argv: Sequence[str], limits: Limits, sh: str, *, processes: bool) -> list[str]:

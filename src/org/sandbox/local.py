@@ -10,20 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shutil
-import signal
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from org.errors import EnvironmentProblem, SandboxGone
 from org.ports import Command, ExecResult
 from org.sandbox import files, process
-from org.sandbox.limits import Limits, limited
+from org.sandbox.limits import Limits, limited, within
 
 GUEST_MARKER = Path("/run/org-guest")
-_MARK = "ORG_JOB"
 _OUT_OF = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
@@ -38,19 +34,18 @@ class Local:
                 "install bubblewrap: `apt-get install bubblewrap`, or allow it: `--unsafe-local`",
             )
         self._workspace = workspace
-        self._limits = limits or Limits()
+        self._limits = within(limits or Limits())
         # The kernel counts processes per user. A guest's user has no others; a person's desktop does,
         # and would not fit below any useful number.
         self._count = guest
         self._sh = os.path.realpath("/bin/sh")
 
     async def exec(self, command: Command, on_output: Callable[[bytes], None] | None = None) -> ExecResult:
-        scratch = tempfile.mkdtemp(prefix="org-") if command.scratch else ""
-        try:
-            return await self._exec(command, scratch or str(self._workspace), on_output)
-        finally:
-            if scratch:
-                shutil.rmtree(scratch)
+        if not command.scratch:
+            return await self._exec(command, str(self._workspace), on_output)
+        # What an escaped process still writes there must not become an error of this command.
+        with tempfile.TemporaryDirectory(prefix="org-", ignore_cleanup_errors=True) as folder:
+            return await self._exec(command, folder, on_output)
 
     async def _exec(
         self, command: Command, cwd: str, on_output: Callable[[bytes], None] | None
@@ -61,7 +56,7 @@ class Local:
             "HOME": cwd,
             "LANG": "C.UTF-8",
             "TERM": "dumb",
-            _MARK: mark,
+            process.MARK: mark,
         }
         argv = limited(command.argv, self._limits, self._sh, processes=self._count)
         held = True
@@ -73,7 +68,7 @@ class Local:
             return _not_started(error, command, cwd)
         finally:
             if held:
-                await _sweep(f"{_MARK}={mark}".encode())
+                await process.sweep(mark)
         return ended.result
 
     async def read_file(self, path: str, limit: int = 1_048_576) -> bytes:
@@ -89,28 +84,3 @@ def _not_started(error: OSError, command: Command, cwd: str) -> ExecResult:
         raise SandboxGone(f"no process can be started in `{cwd}`: {error.strerror}") from error
     text = f"{command.argv[0]}: {error.strerror}\n".encode(errors="replace")
     return ExecResult(127 if error.errno == errno.ENOENT else 126, text)
-
-
-async def _sweep(mark: bytes) -> None:
-    """Kill whoever carries `mark` in its environment, again and again until nobody does."""
-    while pids := [int(name) for name in os.listdir("/proc") if name.isdigit() and _carries(name, mark)]:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                await _kill(pid, mark)
-
-
-def _carries(pid: str, mark: bytes) -> bool:
-    # Somebody else's process may not be read, and one that just ended has nothing to read.
-    with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environ:
-        return mark in environ.read().split(b"\0")
-    return False
-
-
-async def _kill(pid: int, mark: bytes) -> None:
-    pidfd = os.pidfd_open(pid)
-    try:
-        if _carries(str(pid), mark):  # the number may belong to somebody new by now
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await process.gone(pidfd)
-    finally:
-        os.close(pidfd)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from org.ports import Command, ExecResult
 
+MARK = "ORG_JOB"  # the variable by which a family is known, wherever its members went
 _PIPE_BYTES = 65_536  # what a pipe holds: one read empties it
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
@@ -263,3 +264,29 @@ def _hung_up(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
     return bool(poll.poll(0))
+
+
+async def sweep(mark: str) -> None:
+    """Kill whoever has `MARK` set to `mark` in its environment, until nobody has."""
+    entry = f"{MARK}={mark}".encode()
+    while pids := [int(name) for name in os.listdir("/proc") if name.isdigit() and _carries(name, entry)]:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                await _kill(pid, entry)
+
+
+def _carries(pid: str, entry: bytes) -> bool:
+    # Somebody else's process may not be read, and one that just ended has nothing to read.
+    with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environ:
+        return entry in environ.read().split(b"\0")
+    return False
+
+
+async def _kill(pid: int, entry: bytes) -> None:
+    pidfd = os.pidfd_open(pid)
+    try:
+        if _carries(str(pid), entry):  # the number may belong to somebody new by now
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await gone(pidfd)
+    finally:
+        os.close(pidfd)
