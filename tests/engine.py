@@ -43,8 +43,9 @@ class Engine:
         self.api_key = api_key
 
     def freeze(self) -> None:
-        """Stop the process: connections stay open and nothing comes."""
+        """Stop the process: connections stay open and nothing comes. Returns when it has stopped."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

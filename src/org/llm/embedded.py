@@ -40,8 +40,8 @@ class EmbeddedServer:
     trained for less gets less. `parallel` is the number of requests that run at the same time,
     others wait; each needs memory for its own context. `threads` 0 means one for each physical
     core. `raw` leaves tool calls in the text instead of reporting them. `api_key` is demanded of
-    clients when it is not empty. `ping_s` is the pause between the comment lines that a waiting
-    client gets. `on_wait(seconds)` is called about once a second while the model loads.
+    clients when it is not empty. `on_wait(seconds)` is called about once a second while the model
+    loads.
 
     Entering raises `EnvironmentProblem` when the package is missing, the model cannot be served or
     is not ready within `deadline_s` seconds.
@@ -57,7 +57,6 @@ class EmbeddedServer:
         threads: int = 0,
         raw: bool = False,
         api_key: str = "",
-        ping_s: int = 30,
         on_wait: Callable[[float], None] | None = None,
         deadline_s: float = 600.0,
     ) -> None:
@@ -71,7 +70,6 @@ class EmbeddedServer:
             "threads": threads,
             "raw": raw,
             "api_key": api_key,
-            "ping_s": ping_s,
         }
         self._on_wait = on_wait
         self._deadline_s = deadline_s

@@ -30,8 +30,7 @@ _WARNINGS = 2  # llama.cpp's log levels: 1 errors, 2 warnings, 3 each request
 @dataclass(frozen=True, slots=True)
 class Options:
     """`ctx` counts tokens of one request, `parallel` requests at once; `threads` 0 means one for
-    each physical core. `raw` leaves tool calls in the text. `ping_s` is the pause between comment
-    lines while a client waits for its first token. `parent` is the process to live for."""
+    each physical core. `raw` leaves tool calls in the text. `parent` is the process to live for."""
 
     parent: int
     model: str
@@ -41,7 +40,6 @@ class Options:
     threads: int
     raw: bool
     api_key: str
-    ping_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,6 @@ def _params(options: Options, threads: int) -> xllamacpp.CommonParams:
     params.api_keys = [options.api_key] if options.api_key else []
     params.use_jinja = True
     params.force_pure_content_parser = options.raw
-    params.sse_ping_interval = options.ping_s
     # The slots divide the context among them.
     params.n_ctx = options.ctx * options.parallel
     params.n_parallel = options.parallel
@@ -118,9 +115,8 @@ def main() -> int:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != options.parent:
             return 0
-    ready = threading.Event()
-    gone = threading.Thread(target=_until_end_of_input, args=(ready,), daemon=True)
-    gone.start()
+    watch = threading.Thread(target=_exit_at_end_of_input, daemon=True)
+    watch.start()
     threads = options.threads or physical_cores()
     try:
         server = xllamacpp.Server(_params(options, threads))
@@ -129,18 +125,17 @@ def main() -> int:
         return FAILED
     url = server.listening_address
     ctx, ctx_max = _contexts(url, options.api_key)
-    ready.set()
     os.write(report, json.dumps(asdict(Started(url, ctx, ctx_max, threads))).encode() + b"\n")
     os.close(report)
-    gone.join()
+    watch.join()
     return 0
 
 
-def _until_end_of_input(ready: threading.Event) -> None:
+def _exit_at_end_of_input() -> None:
+    """Exit at once: the server's own way out waits for the answers it is giving, and nobody reads them."""
     while os.read(0, 4096):
         pass
-    if not ready.is_set():
-        os._exit(0)  # loading cannot be interrupted
+    os._exit(0)
 
 
 if __name__ == "__main__":
