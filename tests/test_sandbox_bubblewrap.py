@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import random
 import shutil
@@ -211,6 +212,20 @@ async def test_bubblewrap_that_cannot_set_up(
     with pytest.raises(SandboxGone, match=line.removeprefix("bwrap: ")) as caught:
         await place.check()
     assert hint in caught.value.hint
+
+
+KEYS = """
+import ctypes
+calls = ctypes.CDLL(None, use_errno=True)
+for number in {"x86_64": (248, 249, 250, 425, 250 + 0x40000000), "aarch64": (217, 218, 219, 425)}[machine]:
+    print(calls.syscall(number, 0, 0, 0, 0, 0), ctypes.get_errno())
+"""
+
+
+async def test_keyrings_and_rings_of_the_kernel_are_not_there(place: Bubblewrap) -> None:
+    code = f"machine = {os.uname().machine!r}{KEYS}"
+    result = await place.exec(Command(["python3", "-S", "-c", code]))
+    assert set(result.head.splitlines()) == {f"-1 {errno.ENOSYS}".encode()}
 
 
 async def test_commands_run_beside_one_another(place: Bubblewrap) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from org.errors import EnvironmentProblem, SandboxGone
+from org.errors import EnvironmentProblem, SandboxGone, UsageError
 from org.ports import Command
 from org.sandbox import local
 from org.sandbox.limits import Limits
@@ -115,3 +115,17 @@ async def test_files(place: Local, tmp_path: Path) -> None:
     await place.write_file("a/b.txt", b" two", append=True)
     assert await place.read_file("a/b.txt") == b"one two"
     assert await place.read_file("a/b.txt", 3) == b"one"
+
+
+async def test_words_that_no_program_can_be_given(place: Local) -> None:
+    with pytest.raises(UsageError, match="null byte"):
+        await place.exec(Command(["echo", "a\0b"]))
+
+
+async def test_a_relative_workspace_stays_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    place = Local(Path(tmp_path.name), unsafe=True)
+    monkeypatch.chdir("/")
+    assert (await place.exec(Command(["pwd"]))).head == f"{tmp_path}\n".encode()

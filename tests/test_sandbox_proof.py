@@ -10,6 +10,7 @@ import pytest
 import org
 from org.errors import EnvironmentProblem
 from org.ports import Command, ExecResult, Sandbox
+from org.sandbox import bubblewrap
 from org.sandbox.bubblewrap import Bubblewrap
 from org.sandbox.limits import Limits
 from org.sandbox.local import Local
@@ -34,7 +35,19 @@ async def test_bubblewrap_holds_against_everything(tmp_path: Path) -> None:
 async def test_without_walls_the_attempts_get_through(tmp_path: Path) -> None:
     probes = await prove(Local(tmp_path, LIMITS, unsafe=True), LIMITS)
     by_name = {probe.name: probe for probe in probes}
-    always = {"tcp", "udp", "unix", "outside", "system", "see", "kill", "processes", "privileges", "home"}
+    always = {
+        "tcp",
+        "udp",
+        "unix",
+        "outside",
+        "system",
+        "see",
+        "kill",
+        "processes",
+        "privileges",
+        "home",
+        "keys",
+    }
     assert always <= fell(probes)
     if os.geteuid() == 0:
         assert {"secrets", "trace"} <= fell(probes)
@@ -48,6 +61,42 @@ async def test_without_walls_the_attempts_get_through(tmp_path: Path) -> None:
 async def test_missing_limits_are_noticed(tmp_path: Path) -> None:
     place = Local(tmp_path, Limits(memory=64 * 1024**3, file_size=64 * 1024**3), unsafe=True)
     assert {"memory", "file_size"} <= fell(await prove(place, LIMITS))
+
+
+# In front of the real one: puts its own options behind those that were given.
+WEAKER = """#!/bin/bash
+given=()
+while [ "$1" != -- ]; do given+=("$1"); shift; done
+exec {bwrap} "${{given[@]}}" {options} "$@"
+"""
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("options", "fallen"),
+    [
+        ("--share-net", {"tcp", "udp", "unix"}),
+        ("--bind /tmp /tmp", {"outside"}),
+        ("--ro-bind /etc /etc", {"secrets"}),
+        ("--tmpfs /etc", {"system"}),
+        ("--dev-bind /dev /dev", {"devices"}),
+        ("--ro-bind /proc /proc", {"see"}),
+        ("--setenv API_KEY secret", {"environment"}),
+    ],
+)
+async def test_a_hole_in_a_wall_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, fallen: set[str]
+) -> None:
+    wrapper, work = tmp_path / "bin" / "bwrap", tmp_path / "work"
+    wrapper.parent.mkdir()
+    work.mkdir()
+    wrapper.write_text(WEAKER.format(bwrap=shutil.which("bwrap"), options=options))
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(bubblewrap, "_OUTER", {"PATH": f"{wrapper.parent}:/usr/bin:/bin"})
+    found = fell(await prove(Bubblewrap(work, LIMITS), LIMITS))
+    if os.geteuid() != 0:  # what only root could have reached is out of reach without the wall, too
+        fallen = fallen - {"devices"}
+    assert fallen <= found
 
 
 class _Changed:
@@ -78,12 +127,14 @@ async def test_a_place_that_cannot_be_tried(tmp_path: Path, argv: list[str], sai
 # Started as root, so that it can read its own interpreter wherever that lies; then a user like any.
 AS_USER = """
 import asyncio, os, sys
+from importlib.resources import files
 from pathlib import Path
 from org.sandbox.bubblewrap import Bubblewrap
 from org.sandbox.limits import Limits
 from org.sandbox.proof import prove
 
 folder, uid = Path(sys.argv[1]), int(sys.argv[2])
+files("org.sandbox")  # imports what it needs
 if os.geteuid() == 0:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
@@ -111,4 +162,4 @@ def test_it_holds_for_an_ordinary_user_too() -> None:
         )
     finally:
         shutil.rmtree(folder)
-    assert (run.stdout, run.stderr) == (f"{uid} 17 []\n", "")
+    assert (run.stdout, run.stderr) == (f"{uid} 18 []\n", "")

@@ -3,8 +3,8 @@
 Covered: network, other processes, files, privileges, environment, and the use of memory, processes
 and time, see `Limits`. As root a cgroup counts processes and memory of the whole family; for an
 ordinary user the kernel counts processes within the user namespace and memory per process only. Not
-covered: many files may together fill the disk that holds the workspace, and there is no filter on
-system calls.
+covered: many files may together fill the disk that holds the workspace, and the kernel itself is
+shared, `seccomp` takes only a few calls away.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from org.ports import Command, ExecResult
 from org.sandbox import files, process
 from org.sandbox.cgroup import cgroup
 from org.sandbox.limits import Limits, limited, within
+from org.sandbox.seccomp import program
 
 WORKSPACE = "/workspace"  # where a command finds its workspace, whatever it is called outside
 ENVIRONMENT = {
@@ -80,7 +81,7 @@ class Bubblewrap:
     """A `Sandbox` around a folder. Each command gets walls of its own; they share the workspace."""
 
     def __init__(self, workspace: Path, limits: Limits | None = None) -> None:
-        self._workspace = workspace
+        self._workspace = workspace.absolute()
         self._limits = within(limits or Limits())
         self._stale: list[Path] = []  # cgroups that could not be removed yet
         self._sh = os.path.realpath("/bin/sh")
@@ -90,8 +91,8 @@ class Bubblewrap:
         await self.exec(Command(["true"], timeout_s=30.0))
 
     async def exec(self, command: Command, on_output: Callable[[bytes], None] | None = None) -> ExecResult:
-        program = shutil.which("bwrap", path=_OUTER["PATH"])
-        if program is None:
+        bwrap = shutil.which("bwrap", path=_OUTER["PATH"])
+        if bwrap is None:
             raise SandboxGone("`bwrap` is not installed", "`apt-get install bubblewrap`")
         mark = secrets.token_hex(8)
         with ExitStack() as stack:
@@ -99,11 +100,11 @@ class Bubblewrap:
             stack.callback(os.close, status_fd)
             writing = stack.enter_context(ExitStack())
             writing.callback(os.close, status_write)
-            accounts = {path: process.sealed(text.encode()) for path, text in _ACCOUNTS.items()}
-            for fd in accounts.values():
-                stack.callback(os.close, fd)
+            accounts = {path: _given(stack, text.encode()) for path, text in _ACCOUNTS.items()}
+            refusing = program(os.uname().machine)
+            filters = [_given(stack, refusing)] if refusing else []
             groups = stack.enter_context(cgroup(self._limits, self._stale)) if os.geteuid() == 0 else []
-            argv = _inside(groups, [program, *self._argv(command, status_write, accounts)])
+            argv = _inside(groups, [bwrap, *self._argv(command, status_write, accounts, filters)])
             try:
                 ended = await process.run(
                     command,
@@ -111,7 +112,7 @@ class Bubblewrap:
                     cwd="/",
                     env=_OUTER | {process.MARK: mark},
                     on_output=on_output,
-                    pass_fds=(status_write, *accounts.values()),
+                    pass_fds=(status_write, *accounts.values(), *filters),
                 )
             except process.NotStarted as error:
                 raise SandboxGone(f"`bwrap` cannot be started: {error.strerror}") from error
@@ -132,11 +133,15 @@ class Bubblewrap:
     async def write_file(self, path: str, data: bytes, *, append: bool = False) -> None:
         files.write(self._workspace, path, data, append=append)
 
-    def _argv(self, command: Command, status_fd: int, accounts: Mapping[str, int]) -> list[str]:
+    def _argv(
+        self, command: Command, status_fd: int, accounts: Mapping[str, int], filters: Sequence[int]
+    ) -> list[str]:
         size = str(self._limits.tmp)
         argv = ["--unshare-all", "--unshare-user", "--disable-userns", "--new-session", "--die-with-parent"]
         argv += ["--cap-drop", "ALL", "--uid", str(_UID), "--gid", str(_UID), "--hostname", "sandbox"]
         argv += ["--json-status-fd", str(status_fd), "--clearenv"]
+        for fd in filters:
+            argv += ["--seccomp", str(fd)]
         for name, value in ENVIRONMENT.items():
             argv += ["--setenv", name, value]
         argv += _system()
@@ -153,6 +158,13 @@ class Bubblewrap:
             argv += ["--bind", str(self._workspace), WORKSPACE]
         argv += ["--remount-ro", "/", "--chdir", WORKSPACE, "--"]
         return argv + limited(command.argv, self._limits, self._sh, processes=True)
+
+
+def _given(stack: ExitStack, data: bytes) -> int:
+    """A descriptor that reads `data`, closed by `stack`."""
+    fd = process.sealed(data)
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _system() -> list[str]:

@@ -33,7 +33,7 @@ class Local:
                 "commands would run on this machine without a sandbox",
                 "install bubblewrap: `apt-get install bubblewrap`, or allow it: `--unsafe-local`",
             )
-        self._workspace = workspace
+        self._workspace = workspace.absolute()
         self._limits = within(limits or Limits())
         # The kernel counts processes per user. A guest's user has no others; a person's desktop does,
         # and would not fit below any useful number.

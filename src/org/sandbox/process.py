@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from org.errors import UsageError
 from org.ports import Command, ExecResult
 
 MARK = "ORG_JOB"  # the variable by which a family is known, wherever its members went
@@ -135,13 +136,15 @@ async def run(
 
     When this returns or raises, cancelled or not, the process is reaped and every member of its
     process group was killed. Whoever left the group (`setsid`) is the caller's to end. Raises
-    `NotStarted`; nothing is left behind then.
+    `NotStarted`, and `UsageError` for words with zero bytes; nothing is left behind then.
     """
     started = asyncio.get_running_loop().time()
     try:
         running = _start(argv, cwd, env, command.stdin, pass_fds)
     except OSError as error:
         raise NotStarted(error.errno, error.strerror) from error
+    except ValueError as error:
+        raise UsageError(f"no program can be given these words: {error}") from error
     collector = Collector(command.output_limit)
     timer = running.watch(command.timeout_s)
     try:
@@ -149,6 +152,7 @@ async def run(
             await running.news.wait()
             running.news.clear()
             _take(running, _PIPE_BYTES, collector, command.output_limit, on_output)
+        running.unwatch()
         await _end(running)
         # What was written before the end still stands in the pipe. Not one byte more is read: a
         # process that escaped the group may go on writing for ever.

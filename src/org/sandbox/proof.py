@@ -28,7 +28,7 @@ _WALLS = {
     "files": ("home", "secrets", "outside"),
     "system": ("system", "devices", "terminal"),
     "processes": ("see", "kill", "trace"),
-    "privileges": ("privileges",),
+    "privileges": ("privileges", "keys"),
     "environment": ("environment",),
     "limits": ("processes", "memory", "file_size"),
 }
