@@ -155,7 +155,7 @@ class Assembler:
         if call_id and slot.id and call_id != slot.id:
             # Another id is another call; without a name, some servers only number their pieces.
             return None if name or not slot.pieces or _parses(slot) else slot
-        if name and slot.pieces and (name != slot.name or _parses(slot)):
+        if name and slot.name and slot.pieces and (name != slot.name or _parses(slot)):
             # A call after one that is whole, unless it is that one named again as it closes.
             again = name == slot.name and (not arguments or (bool(call_id) and arguments == slot.arguments))
             return slot if again else None

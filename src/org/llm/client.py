@@ -7,6 +7,7 @@ import random
 import re
 import string
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -215,7 +216,8 @@ class _Answer:
         """The answer is over. Raises `StreamBroken` when the server did not say so itself."""
         body = response.body
         if not body:
-            self._take(self._splitter.finish())
+            with suppress(StreamBroken):  # cut within an event: what came before it decides
+                self._take(self._splitter.finish())
         elif body.lstrip().startswith(b"{"):
             self._take([body])
         elif body.lstrip(BOM + b"\r\n").startswith((b"data:", b":", b"event:")):  # not declared as a stream
