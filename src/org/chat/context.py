@@ -28,7 +28,7 @@ SUMMARY_REQUEST = (
     "what, what was decided, what was done and found (names, paths, numbers exactly), what is open. "
     "At most 300 words, nothing else."
 )
-_NO_SUMMARY = "(no summary could be made)"
+NO_SUMMARY = "(no summary could be made)"
 
 
 def render(messages: Sequence[Message], reader: str) -> str:
@@ -95,14 +95,11 @@ class Memory:
 
     def _compact(self, event: Compacted) -> None:
         kept = self.view.since(1 + event.dropped)
-        summary = event.summary or _NO_SUMMARY
-        self._restart(
-            [
-                Entry("user", f"[room] The conversation up to here was left out. What it was: {summary}"),
-                Entry("assistant", "I go on from there."),
-                *kept,
-            ]
-        )
+        summary = event.summary or NO_SUMMARY
+        start = [Entry("user", f"[room] The conversation up to here was left out. What it was: {summary}")]
+        if not kept or kept[0].role != "assistant":
+            start.append(Entry("assistant", "I go on from there."))
+        self._restart([*start, *kept])
 
     def _restart(self, entries: Sequence[Entry]) -> None:
         self.view = View([self._system, *entries])
@@ -115,12 +112,18 @@ class Estimate:
     """
 
     PER_CHARACTER = 0.3
-    TRUNCATED_BELOW = 1 / 12
+    FEWEST_PER_CHARACTER = 1 / 12
+    CLEAR = 200  # characters: what grew by fewer tells neither a rate nor a cut
+    LARGE = 2000  # characters that cannot be so few tokens, whatever they are
 
     def __init__(self) -> None:
         self._size = 0
         self._tokens = 0
         self._rate = self.PER_CHARACTER
+
+    def restart(self) -> None:
+        """Another view from here on: of the last one only the rate still holds."""
+        self._size = self._tokens = 0
 
     def tokens(self, size: int) -> int:
         """What a prompt of `size` characters will count, about."""
@@ -134,37 +137,35 @@ class Estimate:
         """
         if tokens <= 0:
             return False
-        grown = size - self._size
-        if self._tokens and grown > 0:
-            cut = grown > 200 and tokens <= self._tokens
-            if not cut:
-                self._rate = (
-                    min(2.0, max(0.05, (tokens - self._tokens) / grown)) if grown > 200 else self._rate
-                )
-        else:
-            cut = size > 2000 and tokens < size * self.TRUNCATED_BELOW
-            if not cut and grown > 0:
-                self._rate = min(2.0, max(0.05, tokens / size))
-        if not cut:
-            self._size, self._tokens = size, tokens
-        return cut
+        grown, counted = size - self._size, tokens - self._tokens
+        if grown > self.CLEAR and counted <= 0:
+            return True
+        if grown > self.LARGE and counted < grown * self.FEWEST_PER_CHARACTER:
+            return True
+        if grown > self.CLEAR:
+            self._rate = min(2.0, max(0.05, counted / grown))
+        self._size, self._tokens = size, tokens
+        return False
 
 
 def cut_point(entries: Sequence[Entry], keep: int) -> int:
     """How many entries after the system prompt to drop so that about `keep` characters stay.
 
-    What stays begins with a user's entry, and the newest of those always stays; 0 when there is
-    nothing to drop.
+    What stays begins with a user's entry; when no such rest is short enough, with a step of the
+    newest turn, so that calls keep their results; the newest entry (and its calls) always stays.
+    0 when there is nothing to drop.
     """
-    size = 0
-    cut = 0
+    size = turn = step = newest = 0
     for index in range(len(entries) - 1, 0, -1):
         size += entries[index].size
-        if entries[index].role == "user":
-            if cut and size > keep:
-                break
-            cut = index
-    return max(0, cut - 1)
+        if entries[index].role == "tool":
+            continue
+        newest = newest or index
+        if size <= keep and entries[index].role == "user":
+            turn = index
+        elif size <= keep:
+            step = index
+    return max(0, (turn or step or newest) - 1)
 
 
 def as_text(entries: Sequence[Entry], limit: int) -> str:

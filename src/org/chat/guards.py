@@ -6,7 +6,7 @@ import json
 import re
 from collections import deque
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple
 
 from org.tooling import ToolCall, ToolResult
 
@@ -32,42 +32,56 @@ class RepeatedCalls:
     def note(self, call: ToolCall, result: ToolResult) -> bool:
         """Remember a result; whether it repeats the last one of the same call."""
         signature = _signature(call)
-        answer = f"{result.exit_code} {result.error and result.error.kind} {result.output}"
+        answer = f"{result.exit_code} {result.error} {result.output}"
         last, count = self._seen.get(signature, ("", 0))
         count = count + 1 if count and last == answer else 1
         self._seen[signature] = (answer, count)
         return count > 1
 
 
-_Words: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
-"""A message's words in order, and its pairs of neighbours."""
+class _Said(NamedTuple):
+    """A message: who said it, its words, and its pairs of neighbouring words."""
+
+    sender: str
+    words: tuple[str, ...]
+    pairs: frozenset[tuple[str, str]]
 
 
 class Stagnation:
-    """Near-identical messages going round: thanks for thanks, or one report over and over."""
+    """Near-identical messages going round: thanks for thanks, or one report over and over.
 
-    WINDOW = 8
+    Several who say the same once (all answer one question alike, all greet) are no round; only what
+    somebody says again counts.
+    """
+
+    WINDOW = 24
     ALIKE = 0.85
+    LENGTH = 2000  # characters of a message that are looked at
 
     def __init__(self, repeats: int) -> None:
-        """`repeats` is how many near-identical messages of the last few stop an exchange; 0 never."""
+        """`repeats` is how many near-identical messages of one sender stop an exchange, those of
+        several taken together; 0 never."""
         self._repeats = repeats
-        self._recent: deque[_Words] = deque(maxlen=self.WINDOW)
+        self._recent: deque[_Said] = deque(maxlen=self.WINDOW)
 
-    def note(self, text: str) -> bool:
+    def note(self, sender: str, text: str) -> bool:
         """Remember a model's message; whether it makes the round one too many."""
-        words = re.findall(r"\w+", text[:4000].casefold())
-        entry = (" ".join(words), frozenset(pairwise(words)))
-        alike = sum(_alike(entry, other) >= self.ALIKE for other in self._recent)
-        self._recent.append(entry)
-        return 0 < self._repeats <= alike + 1
+        if not self._repeats:
+            return False
+        words = tuple(re.findall(r"\w+", text[: self.LENGTH].casefold()))
+        said = _Said(sender, words, frozenset(pairwise(words)))
+        self._recent.append(said)
+        alike = [other.sender for other in self._recent if _alike(said, other, self.ALIKE)]
+        return len(alike) - len(set(alike)) + 1 >= self._repeats
 
 
-def _alike(a: _Words, b: _Words) -> float:
-    if a[0] == b[0]:
-        return 1.0
-    both = len(a[1] | b[1])
-    return len(a[1] & b[1]) / both if both else 0.0
+def _alike(a: _Said, b: _Said, least: float) -> bool:
+    if a.words == b.words:
+        return True
+    fewer, more = sorted((len(a.pairs), len(b.pairs)))
+    if fewer < least * more or not more:
+        return False
+    return len(a.pairs & b.pairs) >= least * len(a.pairs | b.pairs)
 
 
 def _signature(call: ToolCall) -> str:

@@ -29,6 +29,9 @@ NUDGES_EMPTY = (
 )
 NUDGE_LAST = "You have used all your steps. Say now, in words, what you did and found."
 
+CIRCLING = ToolError("repeated", "made twice already with the same result; answer with what you have")
+OUT_OF_STEPS = ToolError("denied", "no steps are left in this turn; answer with what you have")
+
 
 @dataclass(frozen=True, slots=True)
 class Approval:
@@ -43,11 +46,11 @@ class Approval:
 class Means:
     """What a participant brings to its turn.
 
-    `complete(turn, emit, talk_only)` asks its model (`talk_only`: without tools). `steps` is how many
-    completions a turn may take; with `answer_only` the room hears what is addressed and the answer.
+    `complete(turn, emit)` asks its model. `steps` is how many completions a turn may take, at least
+    one; with `answer_only` the room hears what is addressed and the answer.
     """
 
-    complete: Callable[[Turn, Callable[[Delta], None], bool], Awaitable[Completion]]
+    complete: Callable[[Turn, Callable[[Delta], None]], Awaitable[Completion]]
     tools: Sequence[Tool]
     approval: Approval
     steps: int
@@ -61,40 +64,39 @@ async def take_turn(turn: Turn, means: Means) -> str:
     is cancelled, returns what had been said.
     """
     repeats = RepeatedCalls()
-    empty = 0
-    talk_only = False
-    for step in range(means.steps):
+    nudges = iter(NUDGES_EMPTY)
+    over: ToolError | None = None  # why no call is run any more
+    for left in reversed(range(means.steps)):
         if turn.limit():
             return ""
-        if step == means.steps - 1 and step and not talk_only:
-            talk_only = True
+        if not left and means.steps > 1 and over is None:
+            over = OUT_OF_STEPS
             await turn.commit(Nudged(turn.participant, turn.id, NUDGE_LAST))
-        completion, interrupted = await _complete(turn, means, talk_only=talk_only)
+        completion, interrupted = await _complete(turn, means)
         if interrupted:
             return completion.text
         await _commit_step(turn, completion)
-        if completion.calls:
-            if completion.text and not is_pass(completion.text):
-                await turn.post(completion.text, means.answer_only)
-            if await _run_calls(turn, means, completion.calls, repeats):
-                talk_only = True
-            continue
-        if completion.incomplete:
-            if completion.text and not is_pass(completion.text):
-                await turn.post(completion.text, means.answer_only)
-            turn.emit(Notice("a tool call was cut off and not run; asking to go on", "", turn.participant))
-            await turn.commit(Nudged(turn.participant, turn.id, NUDGE_CUT))
-            continue
-        if completion.text.strip():
+        answered = completion.text and (over or not (completion.calls or completion.incomplete))
+        if completion.text and not answered and not is_pass(completion.text):
+            await turn.post(completion.text, means.answer_only)
+        circling = await _run_calls(turn, means, completion.calls, repeats, over)
+        if answered:
             return completion.text
-        if empty == len(NUDGES_EMPTY):
-            break
-        await turn.commit(Nudged(turn.participant, turn.id, NUDGES_EMPTY[empty]))
-        empty += 1
+        nudge = ""
+        if completion.incomplete and over is None:
+            turn.emit(Notice("a tool call was cut off and not run; asking to go on", "", turn.participant))
+            nudge = NUDGE_CUT
+        elif over or not completion.calls:
+            nudge = next(nudges, "")
+            if not nudge:
+                break
+        if nudge and left:
+            await turn.commit(Nudged(turn.participant, turn.id, nudge))
+        over = over or circling
     raise ModelError(_nothing_said(turn.participant, completion))
 
 
-async def _complete(turn: Turn, means: Means, *, talk_only: bool) -> tuple[Completion, bool]:
+async def _complete(turn: Turn, means: Means) -> tuple[Completion, bool]:
     """(completion, whether it was interrupted). Deltas are shown as they come."""
     speech = Speech(turn.participant, turn.names)
 
@@ -104,11 +106,10 @@ async def _complete(turn: Turn, means: Means, *, talk_only: bool) -> tuple[Compl
             turn.emit(Delta(text, delta.kind, turn.participant))
 
     try:
-        completion = await means.complete(turn, emit, talk_only)
+        completion = await means.complete(turn, emit)
     except asyncio.CancelledError:
         speech.finish()
         return Completion("" if is_pass(speech.text) else speech.text.strip()), True
-    emit(Delta(""))
     if tail := speech.finish():
         turn.emit(Delta(tail, "text", turn.participant))
     said = Speech(turn.participant, turn.names)
@@ -129,24 +130,28 @@ async def _commit_step(turn: Turn, completion: Completion) -> None:
         turn.emit(Notice("the answer was cut at `max_tokens`", "raise it in `org.toml`", turn.participant))
 
 
-async def _run_calls(turn: Turn, means: Means, calls: tuple[ToolCall, ...], repeats: RepeatedCalls) -> bool:
-    """Run calls one after another; whether the model goes in circles and should stop calling."""
-    circling = False
+async def _run_calls(
+    turn: Turn, means: Means, calls: Sequence[ToolCall], repeats: RepeatedCalls, over: ToolError | None
+) -> ToolError | None:
+    """Run calls one after another, or answer each with `over`; why there should be no more, if so."""
+    circling = None
     for call in calls:
         if turn.limit():
             break
-        result = await _run_call(turn, means, call, repeats)
-        circling = circling or (result.error is not None and result.error.kind == "repeated")
+        if repeats.exhausted(call):
+            circling = CIRCLING
+        refusal = over or (CIRCLING if repeats.exhausted(call) else None)
+        if refusal:
+            result = ToolResult(call.id, "", refusal)
+        else:
+            result = await _run_call(turn, means, call)
+            if repeats.note(call, result):
+                result = replace(result, output=f"{result.output}\n{HINT}".lstrip())
         await turn.commit(CallFinished(turn.participant, turn.id, call, result))
     return circling
 
 
-async def _run_call(turn: Turn, means: Means, call: ToolCall, repeats: RepeatedCalls) -> ToolResult:
-    tool = next((t for t in means.tools if t.spec.name == call.name), None)
-    refusal = await _refusal(turn, means, tool, call, repeats)
-    if refusal is not None or tool is None:
-        return ToolResult(call.id, "", refusal)
-    turn.emit(CallStarted(turn.participant, call))
+async def _run_call(turn: Turn, means: Means, call: ToolCall) -> ToolResult:
     started = time.monotonic()
 
     def failed(kind: ToolErrorKind, message: str) -> CallFinished:
@@ -154,6 +159,12 @@ async def _run_call(turn: Turn, means: Means, call: ToolCall, repeats: RepeatedC
         return CallFinished(turn.participant, turn.id, call, result)
 
     try:
+        tool = next((t for t in means.tools if t.spec.name == call.name), None)
+        refusal = await _refusal(turn, means, tool, call)
+        if refusal is not None or tool is None:
+            return ToolResult(call.id, "", refusal)
+        turn.emit(CallStarted(turn.participant, call))
+        started = time.monotonic()
         result = await tool.run(call, lambda text: turn.emit(CallOutput(turn.participant, call.id, text)))
     except asyncio.CancelledError:
         await turn.commit(failed("interrupted", "a person stopped it"))
@@ -161,23 +172,16 @@ async def _run_call(turn: Turn, means: Means, call: ToolCall, repeats: RepeatedC
     except SandboxGone as error:
         await turn.commit(failed("sandbox_gone", error.message))
         raise
-    result = replace(result, seconds=time.monotonic() - started)
-    if repeats.note(call, result):
-        result = replace(result, output=f"{result.output}\n{HINT}".lstrip())
-    return result
+    return replace(result, seconds=time.monotonic() - started)
 
 
-async def _refusal(
-    turn: Turn, means: Means, tool: Tool | None, call: ToolCall, repeats: RepeatedCalls
-) -> ToolError | None:
+async def _refusal(turn: Turn, means: Means, tool: Tool | None, call: ToolCall) -> ToolError | None:
     """Why a call is not run, if it is not."""
     if tool is None:
         names = ", ".join(t.spec.name for t in means.tools) or "none"
         return ToolError("unknown_tool", f"there is no tool `{call.name}`; there are: {names}")
     if call.error:
         return ToolError("bad_arguments", call.error)
-    if repeats.exhausted(call):
-        return ToolError("repeated", "made twice already with the same result; answer with what you have")
     policies = {tool.policy}
     if call.origin.kind == "embedded":
         policies.add(means.approval.embedded)
@@ -193,6 +197,8 @@ async def _refusal(
 
 def _nothing_said(name: str, completion: Completion) -> str:
     text = f"{name} gave no answer (finish: {completion.finish or 'none'})"
+    if completion.calls:
+        text = f"{name} gave no answer, it only called tools (finish: {completion.finish or 'none'})"
     if completion.reasoning:
         text += f"; its thoughts ended with: …{completion.reasoning.strip()[-120:]}"
     return text

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from org.chat.context import SUMMARY_REQUEST, Estimate, as_text, cut_point
+from org.chat.context import NO_SUMMARY, SUMMARY_REQUEST, Estimate, as_text, cut_point, render
 from org.chat.loop import Approval, Means, take_turn
 from org.chat.profiles import Profile
 from org.errors import ContextExceeded, ModelError
 from org.events import Compacted, Delta, Joined, Notice
-from org.messages import ChatRequest, Completion, Entry, View
+from org.messages import ChatRequest, Completion, Entry, Usage, View
 from org.ports import ChatModel, Turn
 from org.tooling import Tool
 
 KEPT_AFTER_COMPACTION = 0.4
 """The part of the budget that stays: a big step, so that the prefix seldom changes."""
 
-SUMMARY_TOKENS = 700
+WORTHWHILE = 0.1
+"""The part of a view that a compaction must replace: it costs a completion and the server's cache."""
+
+ASKED_LENGTH = 2000  # characters of the newest messages that a summary repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class ModelParticipant:
     approval: Approval = field(default_factory=Approval)
     _estimate: Estimate = field(default_factory=Estimate, repr=False)
     _estimated: View | None = field(default=None, repr=False)
+    _unbilled: Usage = field(default=Usage(), repr=False)  # of summaries, counted with the next step
     _warned: bool = field(default=False, repr=False)
 
     async def respond(self, turn: Turn) -> str:
@@ -57,61 +61,72 @@ class ModelParticipant:
         return await take_turn(turn, means)
 
     async def compact(self, turn: Turn) -> bool:
-        """Replace the older part of the view by the model's own summary; whether there was one."""
+        """Replace the older part of the view by the model's own summary; whether that was worth it."""
         view = turn.view()
         entries = view.since(0)
         total = self._estimate_for(view).tokens(self._size(view))
         share = KEPT_AFTER_COMPACTION * self.sampling.prompt_budget / max(total, 1)
-        dropped = cut_point(entries, int(view.size * min(share, KEPT_AFTER_COMPACTION)))
-        if not dropped:
+        count = cut_point(entries, int(view.size * min(share, KEPT_AFTER_COMPACTION)))
+        dropped, kept = entries[1 : 1 + count], entries[1 + count :]
+        if sum(entry.size for entry in dropped) <= WORTHWHILE * view.size:
             return False
-        summary = await self._summary(entries[1 : 1 + dropped])
-        await turn.commit(Compacted(turn.participant, dropped, summary))
-        turn.emit(Notice(f"older context was summarised ({dropped} entries)", "", turn.participant))
+        summary = await self._summary(dropped)
+        asked = render(turn.causes, turn.participant)
+        if asked and all(entry.content != asked for entry in kept):
+            # In the middle of a turn: what it is about must not hang on a summary.
+            summary = f"{summary or NO_SUMMARY}\n\nThe newest you were told:\n{asked[:ASKED_LENGTH]}"
+        await turn.commit(Compacted(turn.participant, count, summary))
+        turn.emit(Notice(f"older context was summarised ({count} entries)", "", turn.participant))
         return True
 
-    async def _complete(self, turn: Turn, emit: Callable[[Delta], None], talk_only: bool) -> Completion:
+    async def _complete(self, turn: Turn, emit: Callable[[Delta], None]) -> Completion:
         """Ask the model, with a prompt that is made to fit when it is too long, or turns out to be."""
         if self._estimate_for(turn.view()).tokens(self._size(turn.view())) > self.sampling.prompt_budget:
             await self.compact(turn)
         try:
-            return await self._ask(turn, emit, talk_only)
+            completion = await self._ask(turn, emit)
         except ContextExceeded:
             if not await self.compact(turn):
                 raise
-        return await self._ask(turn, emit, talk_only)
+            completion = await self._ask(turn, emit)
+        if completion.usage:
+            completion = replace(completion, usage=completion.usage + self._unbilled)
+            self._unbilled = Usage()
+        return completion
 
-    async def _ask(self, turn: Turn, emit: Callable[[Delta], None], talk_only: bool) -> Completion:
+    async def _ask(self, turn: Turn, emit: Callable[[Delta], None]) -> Completion:
         view = turn.view()
+        completion = await self.model.complete(self._request(view, self.tools), emit)
+        if completion.usage and self._estimate_for(view).note(self._size(view), completion.usage.prompt):
+            self._warn(turn, self._size(view), completion.usage.prompt)
+        return completion
+
+    def _request(self, view: View, tools: Sequence[Tool] = ()) -> ChatRequest:
         sampling = self.sampling
-        request = ChatRequest(
+        return ChatRequest(
             self.introduction.model,
             view,
-            () if talk_only else tuple(tool.spec for tool in self.tools),
+            tuple(tool.spec for tool in tools),
             sampling.temperature,
             sampling.top_p,
             sampling.max_tokens,
             sampling.seed,
         )
-        size = self._size(view)
-        completion = await self.model.complete(request, emit)
-        if completion.usage and self._estimate_for(view).note(size, completion.usage.prompt):
-            self._warn(turn, size, completion.usage.prompt)
-        return completion
 
     async def _summary(self, entries: Sequence[Entry]) -> str:
         limit = int(self.sampling.prompt_budget / Estimate.PER_CHARACTER / 2)
         view = View([Entry("user", f"{as_text(entries, limit)}\n\n---\n\n{SUMMARY_REQUEST}")])
-        request = ChatRequest(self.introduction.model, view, max_tokens=SUMMARY_TOKENS, temperature=0.2)
         try:
-            completion = await self.model.complete(request, lambda delta: None)
+            completion = await self.model.complete(self._request(view), lambda delta: None)
         except ModelError:
             return ""  # the marker that stands for it says so
+        self._unbilled += completion.usage or Usage()
         return completion.text.strip()
 
     def _estimate_for(self, view: View) -> Estimate:
         if self._estimated is not view:
-            self._estimated, self._estimate = view, Estimate()
+            self._estimated = view
+            self._estimate.restart()
         return self._estimate
 
     def _size(self, view: View) -> int:

@@ -1,6 +1,6 @@
 """The room: who is in it, who hears what, whose turn it is, and when it is over.
 
-The room is the only writer: everything that happens goes through `_commit`, which makes it durable,
+The room is the only writer: everything that happens goes through its ledger, which makes it durable,
 folds it into the state, and shows it, in this order.
 """
 
@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, TypeAlias
 
-from org.chat.guards import Stagnation
+from org.chat.exchange import CUTTING, Exchange, Limits
+from org.chat.ledger import Ledger
 from org.chat.routing import NAME, is_pass, parse_mode, route
+from org.chat.schedule import Policy, Schedule, Seat, next_speaker
 from org.chat.state import Member, State
-from org.errors import OrgError, UsageError
+from org.errors import JournalError, OrgError, UsageError
 from org.events import (
-    CallFinished,
     Cleared,
     Committed,
     Event,
@@ -28,7 +27,6 @@ from org.events import (
     ModeChanged,
     Notice,
     Posted,
-    Stepped,
     Stopped,
     StopReason,
     TurnEnded,
@@ -40,92 +38,12 @@ from org.lock import ChannelLock
 from org.messages import Audience, Message, Role, Usage, View
 from org.ports import Journal, Participant, Sandbox, Turn
 
+__all__ = ["Limits", "Policy", "Room", "Schedule"]
+
 ROOM = "room"
 """The sender of what the room itself says."""
 
-CUTTING: tuple[StopReason, ...] = ("interrupted", "seconds")
-"""Reasons that cut a turn short at once; the others let it come to the end of its step."""
-
 FILE_TIMEOUT_S = 30.0
-
-Policy: TypeAlias = Literal["in-turn", "parallel", "mention"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one exchange (all that a person's message causes) may take; 0 is no limit.
-
-    `repeats` is how many near-identical messages going round end it.
-    """
-
-    turns: int = 30
-    seconds: float = 900.0
-    tokens: int = 200_000
-    tools: int = 60
-    repeats: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """Whose turn it is.
-
-    `in-turn`: one after another in the order of the roster. `parallel`: all who have something
-    unread, at most `parallel` at once and `per_model` of one model; turns of one model are grouped,
-    so that a server need not swap models. `mention`: only who is addressed by name, one by one.
-    """
-
-    policy: Policy = "in-turn"
-    parallel: int = 4
-    per_model: int = 1
-
-
-class _Exchange:
-    """The account of one exchange."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.began = time.monotonic()
-        self.turns = 0
-        self.tools = 0
-        self.usage = Usage()
-        self.posted = 0
-        self.failed = 0
-        self.unattended = False
-        self.halt: StopReason | None = None
-        self.refused: set[str] = set()
-        self.stagnation = Stagnation(limits.repeats)
-
-    def limit(self) -> StopReason | None:
-        """The limit that is reached, if one is."""
-        limits = self.limits
-        if 0 < limits.seconds <= time.monotonic() - self.began:
-            return "seconds"
-        if 0 < limits.tokens <= self.usage.total:
-            return "tokens"
-        if 0 < limits.tools <= self.tools:
-            return "tools"
-        return None
-
-    def stopped(self) -> Stopped:
-        """Why it is over, once nobody has anything left to read or `halt` is set."""
-        if self.halt is not None:
-            return Stopped(self.halt, self._detail(self.halt))
-        if self.unattended:
-            return Stopped("denied", "a tool call needed approval and nobody was there to give it")
-        if self.failed:
-            return Stopped("failed", f"{self.failed} of {self.turns} turns failed")
-        return Stopped("quiet" if self.posted or not self.turns else "passed")
-
-    def _detail(self, reason: StopReason) -> str:
-        limits = self.limits
-        details: dict[StopReason, str] = {
-            "turns": f"{self.turns} of {limits.turns} turns",
-            "seconds": f"{time.monotonic() - self.began:.0f} of {limits.seconds:.0f} s",
-            "tokens": f"{self.usage.total:,} of {limits.tokens:,} tokens",
-            "tools": f"{self.tools} of {limits.tools} tool calls",
-            "stagnation": "the same message keeps going round",
-        }
-        return details.get(reason, "")
 
 
 class Room:
@@ -142,37 +60,31 @@ class Room:
         people: Sequence[str] = ("me",),
         journal: Journal | None = None,
         files: Sandbox | None = None,
-        limits: Limits = Limits(),
-        schedule: Schedule = Schedule(),
+        limits: Limits | None = None,
+        schedule: Schedule | None = None,
         history: Iterable[Committed] = (),
     ) -> None:
-        self.limits = limits
-        self.schedule = schedule
-        self.state = State()
-        self._people = tuple(people)
+        self.limits = limits or Limits()
+        self.schedule = schedule or Schedule()
+        self._people = tuple(_valid_name(name) for name in people)
         self._participants: dict[str, Participant] = {}
         for participant in participants:
-            name = participant.introduction.name
+            name = _valid_name(participant.introduction.name)
             if name in self._participants or name in people:
                 raise UsageError(f"two in the room are called `{name}`")
-            self._participants[_valid_name(name)] = participant
-        self._journal = journal
+            self._participants[name] = participant
+        self._ledger = Ledger(journal, history)
         self._files = files
-        self._log: list[Committed] = list(history)
-        self._observers: list[Callable[[Event], None]] = []
-        self._writing = asyncio.Lock()
-        self._file_lock = ChannelLock()
+        self._file_lock = ChannelLock("a file of the workspace")
+        self._exchange = Exchange(self.limits)
         self._running: asyncio.Task[Stopped] | None = None
         self._turns: dict[asyncio.Task[None], str] = {}
         self._replies: dict[str, asyncio.Task[str]] = {}
-        self._exchange = _Exchange(limits)
-        self._last_speaker = ""
-        self._last_model = ""
+        self._news = asyncio.Event()  # something was posted, or a turn is over
 
     # -- life
 
     async def __aenter__(self) -> Room:
-        self.state = State.of(self._log)
         events: list[Committed] = []
         for name, member in self.state.members.items():
             if member.memory and member.memory.open_turn:
@@ -184,7 +96,7 @@ class Room:
         for name, participant in self._participants.items():
             if name not in self.state.members:
                 events.append(participant.introduction)
-        await self._commit(*events)
+        await self._ledger.commit(*events)
         return self
 
     async def __aexit__(
@@ -192,34 +104,36 @@ class Room:
     ) -> None:
         if self._running is not None:
             self.interrupt()
-            await asyncio.wait([self._running])
+            await asyncio.shield(self._running)
 
     def observe(self, observer: Callable[[Event], None]) -> Callable[[], None]:
         """Call `observer` with every event, after it is durable; returns what ends that. It is called
         within the room's own work: it must be quick, and what it raises is a bug that stops the room."""
-        self._observers.append(observer)
-        return lambda: self._observers.remove(observer)
+        return self._ledger.observe(observer)
 
     # -- what people do
 
     async def say(self, sender: str, text: str) -> Stopped:
         """Post what a person says, and wait until the exchange that it causes is over.
 
-        Said while an exchange runs, it becomes a part of that one. Raises `UsageError` when it is
-        addressed to nobody who is here; then nothing is posted.
+        Said while an exchange runs, it becomes a part of that one; when that one is ending already,
+        it begins the next. Giving up the wait does not stop the exchange, `interrupt` does. Raises
+        `UsageError` when it is addressed to nobody who is here; then nothing is posted.
         """
-        member = self._member(sender)
-        if member.joined.kind != "person":
+        if self._member(sender).joined.kind != "person":
             raise UsageError(f"`{sender}` is not a person of this room")
-        posted, refusals = await self._deliver(sender, "person", text, None, 0)
+        posted, refusals = await self._deliver(sender, "person", text)
         if not posted:
             raise UsageError(refusals[0] if refusals else "there is nothing in this message")
         for refusal in refusals:
-            self._emit(Notice(refusal))
+            self._ledger.emit(Notice(refusal))
+        while self._running is not None and self._exchange.halt is not None:
+            await asyncio.wait([self._running])
         return await self.run()
 
     async def run(self) -> Stopped:
-        """Let whoever has something unread speak, until the exchange is over; says why it is."""
+        """Let whoever has something unread speak, until the exchange is over; says why it is.
+        While an exchange runs, waits for that one."""
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         return await asyncio.shield(self._running)
@@ -237,51 +151,55 @@ class Room:
     async def invite(self, participant: Participant) -> None:
         """Let a participant in. Raises `UsageError` when its name is taken or no name."""
         name = _valid_name(participant.introduction.name)
-        if name in self.state.members:
+        if name in self.state.members or name in self._participants:
             raise UsageError(f"`{name}` is in the room already")
         self._participants[name] = participant
-        await self._commit(participant.introduction)
-        await self._announce(f"{name} has joined the room.")
+        await self._ledger.commit(participant.introduction)
+        await self._post(ROOM, "system", [(Audience.everyone(), f"{name} has joined the room.")])
 
     async def kick(self, name: str) -> None:
-        """Send a participant out. Raises `UsageError` when nobody of that name is here."""
+        """Send a participant out, in the middle of its turn too. Raises `UsageError` when nobody of
+        that name is here."""
         if name not in self._participants:
             raise UsageError(f"no participant is called `{name}`", self._present())
         del self._participants[name]
         if name in self._replies:
             self._replies[name].cancel()
-        await self._commit(Left(name))
-        await self._announce(f"{name} has left the room.")
+        await self._ledger.commit(Left(name))
+        await self._post(ROOM, "system", [(Audience.everyone(), f"{name} has left the room.")])
 
     async def set_mode(self, name: str, mode: str) -> Audience:
         """Set somebody's standing audience: `group`, `direct:<id>` or `file:<path>`."""
         self._member(name)
         audience = parse_mode(mode, name, self.state.members)
-        await self._commit(ModeChanged(name, audience))
+        await self._ledger.commit(ModeChanged(name, audience))
         return audience
+
+    async def clear(self) -> None:
+        """Start everybody's view afresh; the transcript stays."""
+        self._refuse_while_running()
+        await self._ledger.commit(Cleared())
+
+    async def undo(self) -> Message:
+        """Take back the newest message of a person and all that came of it. Raises `UsageError`."""
+        self._refuse_while_running()
+        for message in reversed(self.transcript):
+            if message.role == "person":
+                await self._ledger.commit(Undone(message.id))
+                return message
+        raise UsageError("there is nothing to undo")
 
     def aside(self, name: str) -> Turn:
         """An occasion for a participant to tidy its view between exchanges. Raises `UsageError`."""
         self._refuse_while_running()
         self._member(name)
-        return self._occasion(name, self.state.turns, (), 0, 0)
-
-    async def clear(self) -> None:
-        """Start everybody's view afresh; the transcript stays."""
-        self._refuse_while_running()
-        await self._commit(Cleared())
-
-    async def undo(self) -> Message:
-        """Take back the newest message of a person and all that came of it. Raises `UsageError`."""
-        self._refuse_while_running()
-        for message in reversed(self.state.transcript):
-            if message.role == "person":
-                await self._commit(Undone(message.id))
-                self.state = State.of(self._log)
-                return message
-        raise UsageError("there is nothing to undo")
+        return self._occasion(name, self.state.turns, ())
 
     # -- what can be seen
+
+    @property
+    def state(self) -> State:
+        return self._ledger.state
 
     @property
     def transcript(self) -> Sequence[Message]:
@@ -290,7 +208,7 @@ class Room:
     @property
     def events(self) -> Sequence[Committed]:
         """All committed events, the undone ones included."""
-        return self._log
+        return self._ledger.events
 
     @property
     def participants(self) -> Mapping[str, Participant]:
@@ -309,285 +227,209 @@ class Room:
     # -- the exchange
 
     async def _run(self) -> Stopped:
-        exchange = self._exchange = _Exchange(self.limits)
+        exchange = self._exchange = Exchange(self.limits)
         timer = None
         if self.limits.seconds > 0:
             timer = asyncio.get_running_loop().call_later(self.limits.seconds, self._halt, "seconds")
         try:
-            while True:
-                while exchange.halt is None and (name := self._next()):
-                    if 0 < self.limits.turns <= exchange.turns:
-                        self._halt("turns")
-                        break
-                    exchange.turns += 1
-                    self._last_speaker = name
-                    self._last_model = self.state.members[name].joined.model
-                    task = asyncio.create_task(self._turn(self._participants[name], name))
-                    self._turns[task] = name
-                if not self._turns:
-                    break
-                done, _ = await asyncio.wait(self._turns, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+            self._invite()
+            while self._turns:
+                self._news.clear()
+                await self._news.wait()
+                for task in [task for task in self._turns if task.done()]:
                     del self._turns[task]
                     task.result()  # a bug in a turn ends the room's work here
-                if exchange.halt is None and (reason := exchange.limit()):
-                    self._halt(reason)
+                self._invite()
         finally:
             if timer is not None:
                 timer.cancel()
             if self._turns:
-                self._cancel_replies()
-                await asyncio.wait(self._turns)
+                self._halt("interrupted")
+                await asyncio.gather(*self._turns, return_exceptions=True)
                 self._turns.clear()
             self._running = None
         stopped = exchange.stopped()
-        await self._commit(stopped)
+        await self._ledger.commit(stopped)
         return stopped
 
     def _halt(self, reason: StopReason) -> None:
         """End the exchange for this reason; whoever speaks is cut short, except by a mere count."""
-        if self._exchange.halt is None:
+        if self._exchange.halt not in CUTTING:
             self._exchange.halt = reason
             if reason in CUTTING:
-                self._cancel_replies()
+                for reply in self._replies.values():
+                    reply.cancel()
 
-    def _cancel_replies(self) -> None:
-        for reply in self._replies.values():
-            reply.cancel()
-
-    def _next(self) -> str:
-        """Who is to be invited now, or empty."""
-        policy = self.schedule.policy
-        at_once = self.schedule.parallel if policy == "parallel" else 1
-        if len(self._turns) >= at_once:
-            return ""
-        speaking = set(self._turns.values())
-        waiting = [
-            name
-            for name in self._in_order()
-            if name not in speaking and self._has_reason(self.state.members[name], policy)
-        ]
-        if policy != "parallel":
-            return waiting[0] if waiting else ""
-        busy: dict[str, int] = {}
-        for name in speaking:
-            model = self._model_of(name)
-            busy[model] = busy.get(model, 0) + 1
-        waiting = [
-            n
-            for n in waiting
-            if not self._model_of(n) or busy.get(self._model_of(n), 0) < self.schedule.per_model
-        ]
-        same = [name for name in waiting if self._model_of(name) == self._last_model]
-        return (same or waiting or [""])[0]
-
-    def _in_order(self) -> list[str]:
-        """The participants in the order of the roster, beginning after who spoke last."""
-        names = [name for name in self.state.members if name in self._participants]
-        if self._last_speaker in names:
-            start = names.index(self._last_speaker) + 1
-            names = names[start:] + names[:start]
-        return names
-
-    def _model_of(self, name: str) -> str:
-        return self.state.members[name].joined.model if name in self.state.members else ""
-
-    @staticmethod
-    def _has_reason(member: Member, policy: Policy) -> bool:
-        if policy != "mention":
-            return bool(member.unread)
-        return any(message.audience.kind == "direct" for message in member.unread)
-
-    async def _turn(self, participant: Participant, name: str) -> None:
+    def _invite(self) -> None:
+        """Begin the turns of all whose turn it is now."""
         exchange = self._exchange
-        causes = tuple(self.state.members[name].unread)
-        turn_id = self.state.turns + 1
-        self.state.turns = turn_id
-        began = time.monotonic()
-        cause, hop = causes[-1].id, max(message.hop for message in causes) + 1
-        await self._commit(Invited(name, turn_id, tuple(message.id for message in causes)))
-        self._emit(TurnStarted(name, turn_id, self._model_of(name)))
+        while exchange.halt is None:
+            members = self.state.members
+            roster = [
+                Seat(name, participant.introduction.model, members[name].unread)
+                for name, participant in self._participants.items()
+                if name in members
+            ]
+            name = next_speaker(self.schedule, roster, self._turns.values(), exchange.last_speaker)
+            if not name:
+                return
+            if reason := exchange.full():
+                self._halt(reason)
+                return
+            exchange.turns += 1
+            exchange.last_speaker = name
+            causes = tuple(members[name].unread)
+            self.state.turns += 1
+            turn = self._occasion(name, self.state.turns, causes)
+            task = asyncio.create_task(self._turn(self._participants[name], turn))
+            task.add_done_callback(lambda _: self._news.set())
+            self._turns[task] = name
 
-        member = self.state.members[name]
-        turn = self._occasion(name, turn_id, causes, cause, hop)
-        status: TurnStatus = "answered"
-        text = detail = ""
+    async def _turn(self, participant: Participant, turn: Turn) -> None:
+        began = time.monotonic()
+        name = turn.participant
+        memory = self.state.members[name].memory if name in self.state.members else None
+        await self._ledger.commit(Invited(name, turn.id, tuple(message.id for message in turn.causes)))
+        self._ledger.emit(TurnStarted(name, turn.id, participant.introduction.model))
+        status, text, detail = await self._answer(participant, turn)
+        if text:
+            await self._reply(turn, text)
+        # A participant that commits no steps, or was cut short, finds its words in the end of its turn.
+        seen = memory is None or memory.view.since(-1)[0].role == "assistant"
+        seconds = round(time.monotonic() - began, 3)
+        await turn.commit(TurnEnded(name, turn.id, status, seconds, detail, "" if seen else text))
+
+    async def _answer(self, participant: Participant, turn: Turn) -> tuple[TurnStatus, str, str]:
+        """(how a turn ended, what is to be posted, why it was cut short or failed)."""
+        name = turn.participant
+        if self._is_cut(participant, name):
+            return "interrupted", "", ""
+        reply = self._replies[name] = asyncio.create_task(_respond(participant, turn))
         try:
-            reply = self._replies[name] = asyncio.create_task(_reply(participant, turn))
-            if exchange.halt in CUTTING:
-                reply.cancel()
             text = await reply
         except asyncio.CancelledError:
-            status = "interrupted"
+            return "interrupted", "", ""
+        except JournalError:
+            raise  # it is the room that cannot go on
         except OrgError as error:
-            status, detail = "failed", error.message
-            exchange.failed += 1
-            self._emit(Notice(f"{name}'s turn failed: {error.message}", error.hint, name))
+            self._ledger.emit(Notice(f"{name}'s turn failed: {error.message}", error.hint, name))
+            return "failed", "", error.message
         finally:
-            self._replies.pop(name, None)
-        if status == "answered" and (exchange.halt in CUTTING or name not in self._participants):
-            status = "interrupted"
-        unseen = text if status == "interrupted" or _unanswered(member) else ""
-        if status == "answered" and (not text.strip() or is_pass(text)):
-            status = "passed"
-        elif text.strip() and not is_pass(text):
-            await self._post_reply(name, text, cause, hop)
-        seconds = round(time.monotonic() - began, 3)
-        await self._commit(TurnEnded(name, turn_id, status, seconds, detail, unseen))
+            del self._replies[name]
+        silent = not text.strip()
+        if self._is_cut(participant, name):
+            return "interrupted", "" if is_pass(text) else text.strip(), ""
+        if silent and (limit := self._exchange.spent()):
+            self._halt(limit)
+            return "interrupted", "", f"limit reached: {limit}"
+        return ("passed", "", "") if silent or is_pass(text) else ("answered", text, "")
 
-    def _occasion(self, name: str, turn_id: int, causes: tuple[Message, ...], cause: int, hop: int) -> Turn:
+    def _is_cut(self, participant: Participant, name: str) -> bool:
+        """Whether a turn is interrupted, or its participant was sent out."""
+        return self._exchange.halt in CUTTING or self._participants.get(name) is not participant
+
+    def _occasion(self, name: str, turn_id: int, causes: tuple[Message, ...]) -> Turn:
         """What a participant is handed to speak with."""
-        exchange = self._exchange
+        exchange, memory = self._exchange, self.state.members[name].memory
 
         async def commit(event: Committed) -> None:
-            if isinstance(event, Stepped) and event.usage:
-                exchange.usage += event.usage
-            elif isinstance(event, CallFinished):
-                exchange.tools += 1
-                if event.result.error and event.result.error.kind == "unattended":
-                    exchange.unattended = True
-            await self._commit(event)
+            exchange.note(event)
+            await self._ledger.commit(event)
 
         async def post(text: str, addressed: bool) -> None:
-            await self._post_reply(name, text, cause, hop, only_addressed=addressed)
+            await self._reply(turn, text, only_addressed=addressed)
 
-        def limit() -> str:
-            return exchange.halt or exchange.limit() or ""
-
-        member = self.state.members[name]
-        return Turn(
+        turn = Turn(
             id=turn_id,
             participant=name,
             causes=causes,
             names=self.names,
-            view=lambda: member.memory.view if member.memory else View(),
+            view=lambda: memory.view if memory else View(),
             commit=commit,
-            emit=self._emit,
+            emit=self._ledger.emit,
             post=post,
-            limit=limit,
+            limit=lambda: exchange.spent() or "",
         )
+        return turn
 
-    async def _post_reply(
-        self, name: str, text: str, cause: int, hop: int, *, only_addressed: bool = False
-    ) -> None:
-        """Post what a model said. An address that names nobody goes back to it, once an exchange."""
-        exchange = self._exchange
+    # -- posting
+
+    async def _reply(self, turn: Turn, text: str, *, only_addressed: bool = False) -> None:
+        """Post what a participant said. An address that names nobody goes back to it, once an exchange."""
+        name, exchange = turn.participant, self._exchange
+        if name not in self.state.members:
+            return  # sent out while it spoke: the end of its turn keeps its words
+        cause = turn.causes[-1].id if turn.causes else None
+        hop = 1 + max((message.hop for message in turn.causes), default=0)
         posted, refusals = await self._deliver(name, "model", text, cause, hop, only_addressed=only_addressed)
-        exchange.posted += len(posted)
-        for message in posted:
-            if exchange.stagnation.note(message.content) and exchange.halt is None:
-                self._halt("stagnation")
+        for event in posted:
+            exchange.note(event)
         for refusal in refusals:
-            self._emit(Notice(f"{name}: {refusal}", participant=name))
-        if refusals and name not in exchange.refused:
+            self._ledger.emit(Notice(f"{name}: {refusal}", participant=name))
+        if refusals and name not in exchange.refused and exchange.halt is None:
             exchange.refused.add(name)
-            content = "\n".join(refusals)
-            await self._write(
-                lambda: [self._message(ROOM, "system", Audience.only(name), content, cause, hop)]
-            )
+            await self._post(ROOM, "system", [(Audience.only(name), "\n".join(refusals))], cause, hop)
 
     async def _deliver(
         self,
         sender: str,
         role: Role,
         text: str,
-        cause: int | None,
-        hop: int,
+        cause: int | None = None,
+        hop: int = 0,
         *,
         only_addressed: bool = False,
-    ) -> tuple[list[Message], list[str]]:
-        """(messages posted, why others were not), by the addresses in a text."""
-        member = self._member(sender)
-        routed = route(text, sender, self.names, member.mode)
+    ) -> tuple[Sequence[Committed], list[str]]:
+        """(what was posted, why the rest was not), by the addresses in a text."""
+        routed = route(text, sender, self.names, self._member(sender).mode)
         refusals = [str(refusal) for refusal in routed.refused]
         accepted: list[tuple[Audience, str]] = []
         for segment in routed.segments:
-            audience = segment.audience
             if only_addressed and not segment.addressed:
                 continue
-            if audience.kind == "direct" and not any(n in self.state.members for n in audience.names):
-                refusals.append(f"{' and '.join(audience.names)} left; your words were not delivered")
-                continue
-            if audience.kind == "file" and (
-                problem := await self._append_to_file(audience.path, segment.content)
-            ):
+            problem = await self._undeliverable(segment.audience, segment.content)
+            if problem:
                 refusals.append(problem)
-                continue
-            accepted.append((audience, segment.content))
-        if not accepted:
-            return [], refusals
+            else:
+                accepted.append((segment.audience, segment.content))
+        return await self._post(sender, role, accepted, cause, hop), refusals
 
-        def make() -> list[Committed]:
-            first = self.state.next_id
-            return [
-                self._message(sender, role, audience, content, cause, hop, number)
-                for number, (audience, content) in enumerate(accepted, first)
-            ]
-
-        events = await self._write(make)
-        return [event.message for event in events if isinstance(event, Posted)], refusals
-
-    async def _append_to_file(self, path: str, content: str) -> str:
-        """Append to a file of the workspace; returns why it could not be done."""
+    async def _undeliverable(self, audience: Audience, content: str) -> str:
+        """Why words do not reach their audience, or empty; those for a file are written to it."""
+        if audience.kind == "direct" and not any(name in self.state.members for name in audience.names):
+            return f"{' and '.join(audience.names)} left; your words were not delivered"
+        if audience.kind != "file":
+            return ""
         if self._files is None:
-            return f"this room has no workspace: nothing was written to `{path}`"
+            return f"this room has no workspace: nothing was written to `{audience.path}`"
         try:
             async with self._file_lock.hold(FILE_TIMEOUT_S):
-                await self._files.write_file(path, f"{content}\n".encode(errors="replace"), append=True)
-        except UsageError as error:
-            return f"nothing was written to `{path}`: {error.message}"
+                data = f"{content}\n".encode(errors="replace")
+                await self._files.write_file(audience.path, data, append=True)
+        except OrgError as error:
+            return f"nothing was written to `{audience.path}`: {error.message}"
         return ""
 
-    def _message(
+    async def _post(
         self,
         sender: str,
         role: Role,
-        audience: Audience,
-        content: str,
-        cause: int | None,
-        hop: int,
-        number: int = 0,
-    ) -> Posted:
-        number = number or self.state.next_id
-        return Posted(Message(number, sender, role, audience, content, time.time(), cause, hop))
-
-    async def _announce(self, text: str) -> None:
-        await self._write(lambda: [self._message(ROOM, "system", Audience.everyone(), text, None, 0)])
-
-    # -- writing
-
-    async def _commit(self, *events: Committed) -> None:
-        await self._write(lambda: events)
-
-    async def _write(self, make: Callable[[], Sequence[Committed]]) -> Sequence[Committed]:
-        """Commit the events that `make` builds from the state as it then is. Once begun, it is done
-        whole: a caller that is cancelled meanwhile does not leave the journal ahead of the state."""
-        if self._journal is None:
-            events = make()
-            self._apply(events)
-            return events
-        return await asyncio.shield(self._write_durably(self._journal, make))
-
-    async def _write_durably(
-        self, journal: Journal, make: Callable[[], Sequence[Committed]]
+        contents: Sequence[tuple[Audience, str]],
+        cause: int | None = None,
+        hop: int = 0,
     ) -> Sequence[Committed]:
-        async with self._writing:
-            events = make()
-            if events:
-                await journal.append(events)
-                self._apply(events)
-            return events
+        """Post messages, numbered in the order in which they are written."""
 
-    def _apply(self, events: Sequence[Committed]) -> None:
-        for event in events:
-            self._log.append(event)
-            self.state.apply(event)
-        for event in events:
-            self._emit(event)
+        def make() -> list[Committed]:
+            now = time.time()
+            return [
+                Posted(Message(number, sender, role, audience, content, now, cause, hop))
+                for number, (audience, content) in enumerate(contents, self.state.next_id)
+            ]
 
-    def _emit(self, event: Event) -> None:
-        for observer in self._observers:
-            observer(event)
+        posted = await self._ledger.write(make)
+        self._news.set()
+        return posted
 
     # -- small questions
 
@@ -604,12 +446,7 @@ class Room:
             raise UsageError("the room is busy", "interrupt it first")
 
 
-def _unanswered(member: Member) -> bool:
-    """Whether a turn left nothing in the view: its participant answers without committing steps."""
-    return member.memory is not None and member.memory.view.since(-1)[0].role == "user"
-
-
-async def _reply(participant: Participant, turn: Turn) -> str:
+async def _respond(participant: Participant, turn: Turn) -> str:
     return await participant.respond(turn)
 
 

@@ -23,8 +23,10 @@ NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 """What a participant may be called."""
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
-_FILE = re.compile(r' {0,3}#file:(?:"([^"\n]+)"|([^\s"]+?))[:,]?(?:[ \t]+|$)')
-_AT = re.compile(r"@([A-Za-z0-9_][A-Za-z0-9_-]*)[:,]?(?:[ \t]+|$)")
+_TO_FILE = re.compile(r" {0,3}#file:", re.IGNORECASE)
+_PATH = re.compile(r'(?:"([^"]+)"|([^\s"]+?))[:,]?(?:\s+|$)')
+# Letters of any script, with their accents: what is nearly a name must not pass as text.
+_AT = re.compile(r"@(\w[\w\u0300-\u036f-]*)[:,]?(?:\s+|$)")
 _PASS = re.compile(r"[*_`\"']{0,3}PASS[*_`\"'.]{0,4}")
 
 
@@ -39,18 +41,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An address that is nobody's: the word as written, and the name it resembles (or empty)."""
+    """An address that is nobody's: `word` as written, and what is wrong with it."""
 
     word: str
-    near: str
+    problem: str
 
     def __str__(self) -> str:
-        if not self.near:
-            return f"`@{self.word}` is yourself; what followed was not delivered"
-        return (
-            f"nobody here is called `@{self.word}`; did you mean `@{self.near}`? "
-            "What followed was not delivered"
-        )
+        return f"{self.problem}. What followed was not delivered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +84,10 @@ def route(text: str, sender: str, names: Collection[str], standing: Audience) ->
         close()
         found, rest = address
         addressed = True
+        audience = found if isinstance(found, Audience) else None
         if isinstance(found, Refusal):
             refused.append(found)
-            audience = None
-        else:
-            audience = found
+        fence.takes(rest)
         lines.append(rest)
     close()
     return Routed(tuple(segments), tuple(refused))
@@ -138,21 +134,26 @@ class Fence:
 
 
 def address_of(line: str, sender: str, names: Collection[str]) -> tuple[Audience | Refusal, str] | None:
-    """(whom the line addresses, the rest of the line), or None when it addresses nobody."""
-    if match := _FILE.match(line):
-        return Audience.file(match[1] or match[2]), line[match.end() :]
-    start = len(line) - len(line.lstrip(" "))
-    if start > 3:
+    """(whom a line outside a code block addresses, the rest of it), or None when it addresses nobody."""
+    if head := _TO_FILE.match(line):
+        if path := _PATH.match(line, head.end()):
+            return Audience.file(path[1] or path[2]), line[path.end() :]
+        return Refusal("#file:", "a path follows `#file:` at once, in quotes if it has blanks"), line[
+            head.end() :
+        ]
+    position = len(line) - len(line.lstrip(" "))
+    if position > 3:
         return None
     found: list[str] = []
-    position = start
     while match := _AT.match(line, position):
         word = match[1]
         name = _lookup(word, names)
         if name is None:
             near = _nearest(word, names)
             if near:
-                return Refusal(word, near), line[match.end() :]
+                return Refusal(word, f"nobody is called `@{word}`, perhaps you mean `@{near}`"), line[
+                    match.end() :
+                ]
             break
         found.append(name)
         position = match.end()
@@ -162,7 +163,9 @@ def address_of(line: str, sender: str, names: Collection[str]) -> tuple[Audience
     if GROUP in found:
         return EVERYONE, rest
     others = tuple(dict.fromkeys(name for name in found if name != sender))
-    return (Audience.only(*others) if others else Refusal(found[0], "")), rest
+    if not others:
+        return Refusal(found[0], f"`@{found[0]}` is yourself"), rest
+    return Audience.only(*others), rest
 
 
 def _lookup(word: str, names: Collection[str]) -> str | None:

@@ -96,12 +96,18 @@ class State:
             messages = [self._by_id[i] for i in event.causes if i in self._by_id]
             if member:
                 member.unread = [m for m in member.unread if m.id not in event.causes]
-        if member and member.memory:
+        if member is None or member.memory is None:
+            return
+        # A turn that outlives its participant must not reach one who came later under the same name.
+        if isinstance(event, Invited | Compacted) or event.turn == member.memory.open_turn:
             member.memory.apply(event, messages)
 
 
 def without_undone(events: Iterable[Committed]) -> list[Committed]:
-    """The events, without each undone message and all that came after it up to the undoing."""
+    """The events, without each undone message and all that came after it up to the undoing.
+
+    Who came and who left meanwhile stays so.
+    """
     kept: list[Committed] = []
     for event in events:
         if not isinstance(event, Undone):
@@ -109,6 +115,6 @@ def without_undone(events: Iterable[Committed]) -> list[Committed]:
             continue
         for index, earlier in enumerate(kept):
             if isinstance(earlier, Posted) and earlier.message.id == event.message:
-                del kept[index:]
+                kept[index:] = [later for later in kept[index:] if isinstance(later, Joined | Left)]
                 break
     return kept
