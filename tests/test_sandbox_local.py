@@ -81,7 +81,7 @@ async def test_a_daemon_that_holds_the_output_is_ended(place: Local, ending: str
     word = token()
     daemon = f"echo up; echo > started; sleep 60; : {word}"
     script = f"mkfifo started; setsid sh -c '{daemon}' & read _ < started; {ending}"
-    result = await place.exec(Command(["sh", "-c", script], timeout_s=5.0 if not ending else 0.5))
+    result = await place.exec(Command(["sh", "-c", script], timeout_s=10.0 if not ending else 1.5))
     assert result.timed_out == bool(ending)
     assert result.head == b"up\n"
     assert not alive(word)

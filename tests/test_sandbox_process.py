@@ -94,7 +94,7 @@ async def test_yes_is_ended_by_the_timeout() -> None:
     result = (await run(["yes"], timeout_s=0.2, output_limit=100)).result
     assert result.timed_out
     assert result.exit_code == -signal.SIGKILL
-    assert result.left_out > 1_000_000
+    assert result.left_out > 0
 
 
 async def test_the_timeout_ends_the_whole_group() -> None:

@@ -85,8 +85,8 @@ async def test_exits(tmp_path: Path, code: str, exit_code: int, output: str) -> 
 
 
 async def test_what_was_printed_before_a_timeout_is_kept(tmp_path: Path) -> None:
-    result = await run(tmp_path, "print('so far')\nwhile True: pass", timeout_s=0.5)
-    assert result.output.startswith("so far\n[timed out after 0.5 s")
+    result = await run(tmp_path, "print('so far')\nwhile True: pass", timeout_s=2)
+    assert result.output.startswith("so far\n[timed out after 2 s")
 
 
 async def test_code_longer_than_an_argument_may_be(tmp_path: Path) -> None:
