@@ -52,13 +52,13 @@ async def command(session: Session, text: str) -> str | None:
 
 
 async def _help(session: Session, rest: str) -> str:
-    lines = [f"  {f'/{name} {c.usage}'.rstrip():26}{c.about}" for name, c in COMMANDS.items() if c.about]
+    lines = [f"  {f'/{name} {c.usage}'.rstrip():30}{c.about}" for name, c in COMMANDS.items() if c.about]
     return "\n".join(
         [
             *lines,
-            f"  {'!COMMAND':26}run a shell command where the tools run",
-            f"  {'@name words':26}say something to one alone; `@group` to everyone",
-            f"  {'#file:path words':26}put something into a file of the workspace",
+            f"  {'!COMMAND':30}run a shell command where the tools run",
+            f"  {'@name words':30}say something to one alone; `@group` to everyone",
+            f"  {'#file:path words':30}put something into a file of the workspace",
         ]
     )
 

@@ -60,6 +60,7 @@ class Plain:
         self._ticker: asyncio.TimerHandle | None = None
         self._drawn = False
         self._at_line_start = True
+        self._line_ends = ""
         self._said = False  # something, in this exchange: a blank line goes before what follows
         self._turns = 0
         self._usage = Usage()
@@ -129,7 +130,7 @@ class Plain:
                 self._head(self._floor, audience)
             if text:
                 self._undraw()
-                self._write(clean(text))
+                self._speak(clean(text))
 
     def _rest(self, name: str) -> None:
         """Whoever has the floor has said this part of what they say."""
@@ -145,7 +146,7 @@ class Plain:
             self._line(self._style.dim(f"room: {clean(message.content)}"))
         elif message.sender not in self._streamed:
             self._head(message.sender, message.audience)
-            self._write(clean(message.content))
+            self._speak(clean(message.content))
             self._new_line()
 
     def _head(self, name: str, audience: Audience) -> None:
@@ -206,8 +207,17 @@ class Plain:
         self._undraw()
         self._write(text + "\n")
 
+    def _speak(self, text: str) -> None:
+        """Write speech; its ends of line wait until something follows them in the same piece."""
+        text = self._line_ends + text
+        said = text.rstrip("\n")
+        self._line_ends = text[len(said) :] if said or not self._at_line_start else ""
+        if said:
+            self._write(said)
+
     def _new_line(self) -> None:
         self._undraw()
+        self._line_ends = ""
         if not self._at_line_start:
             self._write("\n")
 

@@ -2,11 +2,20 @@
 
 from org.config.load import Setting, Settings, load
 from org.config.places import Places, find_places
-from org.config.schema import Limits, Member, SandboxChoice, Timeouts, ToolPolicies, parse_with
+from org.config.schema import (
+    DEFAULT_ROSTER,
+    Limits,
+    Member,
+    SandboxChoice,
+    Timeouts,
+    ToolPolicies,
+    parse_with,
+)
 from org.config.starter import starter_toml
 from org.config.urls import base_url, is_loopback
 
 __all__ = [
+    "DEFAULT_ROSTER",
     "Limits",
     "Member",
     "Places",
