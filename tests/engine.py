@@ -43,7 +43,10 @@ class Engine:
         self.api_key = api_key
 
     def freeze(self) -> None:
-        """Stop the process: connections stay open and nothing comes. Returns when it has stopped."""
+        """Stop the process: connections stay open and nothing comes. Returns when it has stopped.
+
+        Thaw or kill it before its context ends, which waits for it otherwise.
+        """
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 

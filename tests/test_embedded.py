@@ -343,6 +343,48 @@ def test_scripts_need_the_packages_too() -> None:
     assert "EnvironmentProblem: the embedded engine is not installed: no package `gguf`" in result.stderr
 
 
+# -- while it loads
+
+
+@pytest.fixture
+def slow_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An engine that loads until somebody writes to the returned pipe, and then fails."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (tmp_path / "xllamacpp.py").write_text(
+        "import os\nos.read(os.open(os.environ['GATE'], os.O_RDONLY), 1)\nraise SystemExit('no room left')\n"
+    )
+    monkeypatch.setenv("GATE", str(gate))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return gate
+
+
+async def test_a_long_wait_is_told(models: Path, slow_engine: Path) -> None:
+    told: list[float] = []
+
+    def on_wait(seconds: float) -> None:
+        told.append(seconds)
+        slow_engine.write_bytes(b"go")
+
+    problem = await refused(scripted_model({"a": ["x"]}, models), on_wait=on_wait)
+    assert problem.message.endswith(": no room left")
+    assert len(told) == 1
+    assert told[0] > 0
+
+
+async def test_giving_up_while_it_loads_ends_it(models: Path, slow_engine: Path) -> None:
+    waiting = asyncio.Event()
+    model = scripted_model({"a": ["x"]}, models)
+    server = EmbeddedServer(model, MODEL, on_wait=lambda seconds: waiting.set())
+    entering = asyncio.create_task(server.__aenter__())
+    await waiting.wait()
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    with pytest.raises(ProcessLookupError):
+        os.kill(server.pid, 0)
+
+
 # -- whose life it shares
 
 PARENT = """

@@ -16,29 +16,38 @@ from org.llm import scripted
 START = "<|im_start|>assistant\n"
 
 
-def recite(path: Path, name: str, step: int | str) -> str:
+class Reciter:
     """What the weights of a model say after the prompt's last token, by arithmetic alone."""
-    reader = gguf.GGUFReader(path)
-    tokens = reader.fields["tokenizer.ggml.tokens"].contents()
-    tensors = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
-    end = tokens.index("<|im_end|>")
-    token = tokens.index(f"<|go:{name}:{step}|>{START}" if name else START)
-    said = ""
-    while True:
-        state = tensors["token_embd.weight"][token]
-        token = int((tensors["output.weight"] @ (state / np.sqrt(np.mean(state**2)))).argmax())
-        if token == end:
-            return said
-        said += tokens[token].replace("\u2581", " ")
+
+    def __init__(self, path: Path) -> None:
+        reader = gguf.GGUFReader(path)
+        self.tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+        tensors = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
+        self.embedding, self.output = tensors["token_embd.weight"], tensors["output.weight"]
+
+    def says(self, name: str, step: int | str) -> str:
+        token = self.tokens.index(f"<|go:{name}:{step}|>{START}" if name else START)
+        said = ""
+        while True:
+            state = self.embedding[token]
+            token = int((self.output @ (state / np.sqrt(np.mean(state**2)))).argmax())
+            if self.tokens[token] == "<|im_end|>":
+                return said
+            said += self.tokens[token].replace("\u2581", " ")
+
+
+def recite(path: Path, name: str, step: int | str) -> str:
+    return Reciter(path).says(name, step)
 
 
 def test_the_weights_say_every_step_of_every_script(tmp_path: Path) -> None:
     scripts = {name: steps for name, steps in SCRIPTS.items() if name != "forever"}
     scripted.build(scripts, tmp_path / "model.gguf", default="by default")
+    reciter = Reciter(tmp_path / "model.gguf")
     for name, steps in scripts.items():
-        assert [recite(tmp_path / "model.gguf", name, n) for n in range(len(steps))] == steps
-        assert recite(tmp_path / "model.gguf", name, "over") == "PASS"
-    assert recite(tmp_path / "model.gguf", "", "") == "by default"
+        assert [reciter.says(name, n) for n in range(len(steps))] == steps
+        assert reciter.says(name, "over") == "PASS"
+    assert reciter.says("", "") == "by default"
 
 
 TEXTS = st.text(
@@ -55,7 +64,8 @@ TEXTS = st.text(
 def test_any_texts_can_be_recited(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.getbasetemp() / "any.gguf"
     scripted.build({"any": texts}, path, default="ab")
-    assert [recite(path, "any", step) for step in range(len(texts))] == texts
+    reciter = Reciter(path)
+    assert [reciter.says("any", step) for step in range(len(texts))] == texts
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ class EmbeddedServer:
     clients when it is not empty. `on_wait(seconds)` is called about once a second while the model
     loads.
 
+    Enter it in a thread that lives on: the kernel ends the child with the thread that started it.
     Entering raises `EnvironmentProblem` when the package is missing, the model cannot be served or
     is not ready within `deadline_s` seconds.
     """
@@ -154,10 +155,10 @@ def _log() -> IO[bytes]:
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Ask the child to end, then end it."""
-    assert process.stdin is not None
-    process.stdin.close()
+    """End the child: it has nothing to save, so a signal will do, and a harder one if it is stuck."""
     try:
+        if process.returncode is None:
+            process.terminate()
         async with asyncio.timeout(_GRACE_S):
             await process.wait()
     except TimeoutError:

@@ -132,7 +132,11 @@ def main() -> int:
 
 
 def _exit_at_end_of_input() -> None:
-    """Exit at once: the server's own way out waits for the answers it is giving, and nobody reads them."""
+    """Exit at once: the server's own way out waits for the answers it is giving, and nobody reads them.
+
+    While a model loads no other thread runs, so that the end is noticed after that; the kernel's
+    signal does not wait.
+    """
     while os.read(0, 4096):
         pass
     os._exit(0)

@@ -92,12 +92,10 @@ def build(
     path: Path,
     *,
     default: str = DEFAULT,
-    corpus: Sequence[str] = (),
 ) -> None:
     """Write a model that recites `scripts` (name -> what it says at each step) to `path`.
 
-    `default` is said when no script is named. `corpus` are texts that prompts will contain; their
-    words become tokens, which makes such prompts cheap to read.
+    `default` is said when no script is named.
 
     Raises `ValueError` for a name or a text that cannot be recited.
     """
@@ -108,7 +106,7 @@ def build(
     for name, steps in scripts.items():
         for step, text in [*enumerate(steps), ("over", OVER)]:
             spoken[f"<|go:{name}:{step}|>{_OPEN}"] = text
-    table = _Table(spoken, [*corpus, *spoken.values()])
+    table = _Table(spoken)
     for go, text in spoken.items():
         table.check(go, text)
     _write(path, table, {name: len(steps) for name, steps in scripts.items()})
@@ -119,13 +117,12 @@ def scripted_model(
     cache_dir: Path,
     *,
     default: str = DEFAULT,
-    corpus: Sequence[str] = (),
 ) -> Path:
     """The file that `build` makes for `scripts`, made once per `cache_dir` and content.
 
     Any number of processes may ask at the same time. Raises `ValueError` like `build`.
     """
-    content = json.dumps([FORMAT, {n: list(s) for n, s in scripts.items()}, default, list(corpus)])
+    content = json.dumps([FORMAT, {n: list(s) for n, s in scripts.items()}, default])
     path = cache_dir / f"scripted-{hashlib.sha256(content.encode()).hexdigest()[:20]}.gguf"
     if path.exists():
         return path
@@ -133,7 +130,7 @@ def scripted_model(
     handle, name = tempfile.mkstemp(prefix="building-", suffix=".gguf", dir=cache_dir)
     os.close(handle)
     try:
-        build(scripts, Path(name), default=default, corpus=corpus)
+        build(scripts, Path(name), default=default)
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
@@ -147,7 +144,7 @@ class _Table:
     only, so the same chunk may stand in two places only where the same text follows.
     """
 
-    def __init__(self, spoken: Mapping[str, str], corpus: Sequence[str]) -> None:
+    def __init__(self, spoken: Mapping[str, str]) -> None:
         self.texts: list[str] = []
         self.kinds: list[int] = []
         self.scores: list[float] = []
@@ -169,9 +166,8 @@ class _Table:
             self._cut(text)
         for go, text in spoken.items():
             self._leads[self._ids[go]] = _states(text)[0]
-        for text in corpus:
-            self._read(text)
-        self._read(_WORDS)
+        # What one participant says stands in the prompts of the others.
+        self._read(" ".join([_WORDS, *spoken.values()]))
 
     def successors(self) -> NDArray[np.int64]:
         """For each token the id of the next one; tokens that are only read lead to the end."""
