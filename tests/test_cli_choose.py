@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from cli_kit import models_server
+from command import Home
 from org.cli.choose import choose_model
 from org.config import Settings, load
-from org.errors import EnvironmentProblem, UsageError
+from org.errors import EnvironmentProblem, ExitCode, UsageError
 
 NOBODY = "http://127.0.0.1:9/v1"
 
@@ -95,3 +96,10 @@ async def test_a_person_gives_up(settings: Callable[..., Settings], keyboard: Ca
     keyboard("\x04")  # Ctrl-D
     with models_server("one", "two") as base, pytest.raises(UsageError, match="no model was chosen"):
         await choose_model(settings(base), interactive=True)
+
+
+def test_ctrl_c_ends_the_question(tmp_path: Path) -> None:
+    with models_server("one", "two") as base, Home(tmp_path, base).terminal("chat") as terminal:
+        terminal.wait_for("Number or name [1]: ")
+        terminal.type("\x03")
+        assert terminal.exit_code() == ExitCode.INTERRUPTED

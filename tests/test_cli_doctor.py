@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_all_walls_hold_here(desk: Desk) -> None:
     assert said.code == ExitCode.DONE, said.out
     assert "place: bubblewrap (flag): commands run in bubblewrap" in said.out
     assert "NOT HELD" not in said.out
-    assert "all 17 attempts were held" in said.out
+    assert re.search(r"all \d+ attempts were held", said.out)
     assert "no model server at http://127.0.0.1:9/v1" in said.out
     assert said.err == ""
 
@@ -175,5 +176,5 @@ def test_what_a_project_asks_for_in_vain_is_a_warning(desk: Desk) -> None:
 def test_in_a_terminal_it_says_what_it_is_doing(desk: Desk) -> None:
     with desk.home.terminal("doctor") as terminal:
         terminal.wait_for("attacking the sandbox's walls from inside: 0.")
-        terminal.wait_for("all 17 attempts were held")
+        terminal.wait_for(" attempts were held")
         assert terminal.exit_code() == ExitCode.DONE
