@@ -89,6 +89,16 @@ def test_awkward_texts(tmp_path: Path, text: str) -> None:
     assert recite(tmp_path / "model.gguf", "", "") == text
 
 
+def test_what_is_repeated_may_stand_elsewhere(tmp_path: Path) -> None:
+    scripts = {
+        "clock": ["It goes " + scripted.FOREVER + "tick tock "],
+        "once": ["tick tock ", "goes tick tock "],
+    }
+    scripted.build(scripts, tmp_path / "model.gguf", default="tick ")
+    assert recite(tmp_path / "model.gguf", "once", 0) == "tick tock "
+    assert recite(tmp_path / "model.gguf", "once", 1) == "goes tick tock "
+
+
 @pytest.mark.parametrize(
     ("scripts", "says"),
     [

@@ -285,11 +285,16 @@ def _hash(text: str) -> int:
 
 
 def _ends(text: str, begin: int) -> Iterator[int]:
-    """Where a chunk that begins at `begin` may end: after its word first, then ever later."""
+    """Where a chunk that begins at `begin` may end: after its word first, then ever later.
+
+    The last one, all that remains, is nearly always free, so that few ways are tried. Ends within
+    the word are worth trying only where that leaves few ways.
+    """
     word = _WORD.match(text, begin)
     first = word.end() if word else len(text)
     yield from range(first, len(text) + 1)
-    yield from range(first - 1, begin, -1)
+    if len(text) - begin <= _PIECE:
+        yield from range(first - 1, begin, -1)
 
 
 def _write(path: Path, table: _Table, steps: Mapping[str, int]) -> None:
