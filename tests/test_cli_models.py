@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,12 @@ def test_a_server_that_refuses(desk: Desk) -> None:
         said = desk.org("models", "--base", base)
     assert said.code == ExitCode.FAILED
     assert "ORG_API_KEY" in said.err
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("org.compose.ANSWER_PROBE_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        said = desk.org("models", "--base", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
+    assert said.code == ExitCode.ENVIRONMENT
+    assert "within 0.05 s" in said.err
+    assert "`ollama serve`" in said.err

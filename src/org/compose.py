@@ -32,6 +32,8 @@ OLLAMA_CONTEXT = 4096
 
 UNKNOWN_CONTEXT = 8192
 CONNECT_PROBE_S = 2.0
+ANSWER_PROBE_S = 10.0
+"""A list of models needs no model: even a busy server answers within this."""
 
 Ask = Callable[[str, ToolCall], Awaitable[bool]]
 
@@ -218,13 +220,19 @@ async def choose_place(
 async def list_models(settings: Settings) -> tuple[ChatClient, list[str]]:
     """The client of the chosen server, to be closed, and the models that it offers.
 
-    Raises `ServerUnreachable` soon when nothing is there.
+    Raises `ServerUnreachable` soon when nothing is there, or nothing that answers.
     """
     client = ChatClient(
         settings.base, api_key=settings.api_key(settings.base), connect_timeout_s=CONNECT_PROBE_S
     )
     try:
-        return client, await client.models()
+        async with asyncio.timeout(ANSWER_PROBE_S):
+            return client, await client.models()
+    except TimeoutError as error:
+        await client.aclose()
+        raise ServerUnreachable(
+            f"no answer from the model server at {settings.base} within {ANSWER_PROBE_S:g} s"
+        ) from error
     except BaseException:
         await client.aclose()
         raise

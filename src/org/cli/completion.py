@@ -59,11 +59,13 @@ class Command:
 def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="org completion",
-        description="Print a completion script. bash: org completion bash"
-        " > ~/.local/share/bash-completion/completions/org; zsh: org completion zsh > a folder of"
-        " $fpath, as _org; fish: org completion fish > ~/.config/fish/completions/org.fish",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Print a completion script. Where it belongs:\n"
+        "  bash  org completion bash > ~/.local/share/bash-completion/completions/org\n"
+        "  zsh   org completion zsh > _org, in a folder of $fpath\n"
+        "  fish  org completion fish > ~/.config/fish/completions/org.fish",
     )
-    made.add_argument("shell", choices=tuple(_SCRIPTS), nargs="?")
+    made.add_argument("shell", choices=tuple(_SCRIPTS), nargs="?", metavar="SHELL", help="bash, zsh or fish")
     made.add_argument("--rooms", action="store_true", help=argparse.SUPPRESS)
     return made
 
@@ -104,10 +106,9 @@ def _read(path: str, about: str, made: argparse.ArgumentParser) -> list[Command]
     below: list[Command] = []
     for action in made._actions:  # argparse has no other way to tell what it knows
         if isinstance(action, argparse._SubParsersAction):
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            words = tuple(helps)
+            words = tuple(action.choices)
             for name, inner in action.choices.items():
-                below += _read(f"{path} {name}", helps[name], inner)
+                below += _read(f"{path} {name}", inner.description or "", inner)
         elif not action.option_strings:
             words = _source(action)
         elif action.help != argparse.SUPPRESS:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from org.cli.options import Parser
-from org.cli.style import Style, ago, clean, table
+from org.cli.style import Style, ago, clean, one_line, table
 from org.config import find_places
 from org.errors import Busy, Denied, UsageError
 from org.journal import RoomInfo, list_rooms, remove_room, room_folder
@@ -20,10 +20,16 @@ JSON_VERSION = 1
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(prog="org rooms", description="List the rooms there are, the one last used first.")
+    made = Parser(
+        prog="org rooms",
+        usage="org rooms [-h] [--json]\n       org rooms rm [-y] ROOM...",
+        description="List the rooms there are, the one last used first, or remove some.",
+    )
     made.add_argument("--json", action="store_true", help="print one JSON object")
-    verbs = made.add_subparsers(dest="verb", metavar="VERB")
-    rm = verbs.add_parser("rm", help="remove rooms", description="Remove rooms with all they hold.")
+    verbs = made.add_subparsers(
+        prog="org rooms", dest="verb", metavar="rm", title="also", help="remove rooms"
+    )
+    rm = verbs.add_parser("rm", description="Remove rooms with all they hold.")
     rm.add_argument("rooms", metavar="ROOM", nargs="+", help="its id, as `org rooms` lists it")
     rm.add_argument("-y", "--yes", action="store_true", help="do not ask")
     return made
@@ -70,7 +76,7 @@ def as_text(rooms: Sequence[RoomInfo], now: float, style: Style) -> str:
             ago(room.created, now),
             ago(room.last, now),
             str(room.messages),
-            clean(" ".join(room.participants)),
+            one_line(" ".join(room.participants), 60),
         ]
         for room in known
     ]
