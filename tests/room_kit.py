@@ -159,16 +159,20 @@ class Files:
 
 @dataclass
 class Memo:
-    """A journal in memory that takes its time; from event number `broken` on it fails with `error`."""
+    """A journal in memory that takes its time; from event number `broken` on it fails with `error`,
+    or with `once` only that time."""
 
     events: list[Committed] = field(default_factory=list)
     broken: int = -1
     error: Exception | None = None
+    once: bool = False
 
     async def append(self, events: Sequence[Committed]) -> None:
         for _ in range(3):
             await asyncio.sleep(0)
         if self.error and len(self.events) + len(events) > self.broken >= 0:
+            if self.once:
+                self.broken = -1
             raise self.error
         self.events += events
 

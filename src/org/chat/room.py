@@ -135,7 +135,8 @@ class Room:
         """Let whoever has something unread speak, until the exchange is over; says why it is.
         While an exchange runs, waits for that one."""
         if self._running is None:
-            self._running = asyncio.create_task(self._run())
+            self._exchange = Exchange(self.limits)
+            self._running = asyncio.create_task(self._run(self._exchange))
         return await asyncio.shield(self._running)
 
     def interrupt(self) -> bool:
@@ -226,8 +227,7 @@ class Room:
 
     # -- the exchange
 
-    async def _run(self) -> Stopped:
-        exchange = self._exchange = Exchange(self.limits)
+    async def _run(self, exchange: Exchange) -> Stopped:
         timer = None
         if self.limits.seconds > 0:
             timer = asyncio.get_running_loop().call_later(self.limits.seconds, self._halt, "seconds")
@@ -293,7 +293,7 @@ class Room:
         self._ledger.emit(TurnStarted(name, turn.id, participant.introduction.model))
         status, text, detail = await self._answer(participant, turn)
         if text:
-            await self._reply(turn, text)
+            await turn.post(text, False)
         # A participant that commits no steps, or was cut short, finds its words in the end of its turn.
         seen = memory is None or memory.view.since(-1)[0].role == "assistant"
         seconds = round(time.monotonic() - began, 3)
@@ -331,13 +331,16 @@ class Room:
     def _occasion(self, name: str, turn_id: int, causes: tuple[Message, ...]) -> Turn:
         """What a participant is handed to speak with."""
         exchange, memory = self._exchange, self.state.members[name].memory
+        participant = self._participants.get(name)
 
         async def commit(event: Committed) -> None:
             exchange.note(event)
             await self._ledger.commit(event)
 
         async def post(text: str, addressed: bool) -> None:
-            await self._reply(turn, text, only_addressed=addressed)
+            # Who was sent out while it spoke is not heard any more: the end of its turn keeps its words.
+            if self._participants.get(name) is participant:
+                await self._reply(turn, text, only_addressed=addressed)
 
         turn = Turn(
             id=turn_id,
@@ -354,11 +357,9 @@ class Room:
 
     # -- posting
 
-    async def _reply(self, turn: Turn, text: str, *, only_addressed: bool = False) -> None:
+    async def _reply(self, turn: Turn, text: str, *, only_addressed: bool) -> None:
         """Post what a participant said. An address that names nobody goes back to it, once an exchange."""
         name, exchange = turn.participant, self._exchange
-        if name not in self.state.members:
-            return  # sent out while it spoke: the end of its turn keeps its words
         cause = turn.causes[-1].id if turn.causes else None
         hop = 1 + max((message.hop for message in turn.causes), default=0)
         posted, refusals = await self._deliver(name, "model", text, cause, hop, only_addressed=only_addressed)
@@ -381,7 +382,7 @@ class Room:
         only_addressed: bool = False,
     ) -> tuple[Sequence[Committed], list[str]]:
         """(what was posted, why the rest was not), by the addresses in a text."""
-        routed = route(text, sender, self.names, self._member(sender).mode)
+        routed = route(text, sender, {*self.names, *self.state.gone}, self._member(sender).mode)
         refusals = [str(refusal) for refusal in routed.refused]
         accepted: list[tuple[Audience, str]] = []
         for segment in routed.segments:

@@ -43,21 +43,26 @@ class State:
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
+        self.gone: set[str] = set()
+        """Who left: words for them are refused, not taken for text and heard by everyone."""
         self.transcript: list[Message] = []
+        self.next_id = 1
         self.turns = 0
         self._by_id: dict[int, Message] = {}
 
     @classmethod
     def of(cls, events: Iterable[Committed]) -> State:
-        """The state after these events; what was undone has not happened."""
+        """The state after these events; what was undone has not happened, but its numbers stay taken."""
         state = cls()
-        for event in without_undone(events):
+        all_events = list(events)
+        for event in without_undone(all_events):
             state.apply(event)
+        for event in all_events:
+            if isinstance(event, Posted):
+                state.next_id = max(state.next_id, event.message.id + 1)
+            elif isinstance(event, Invited):
+                state.turns = max(state.turns, event.turn)
         return state
-
-    @property
-    def next_id(self) -> int:
-        return self.transcript[-1].id + 1 if self.transcript else 1
 
     def apply(self, event: Committed) -> None:
         match event:
@@ -66,8 +71,10 @@ class State:
             case Joined():
                 memory = Memory(event) if event.kind == "model" else None
                 self.members[event.name] = Member(event, memory=memory)
+                self.gone.discard(event.name)
             case Left():
-                self.members.pop(event.name, None)
+                if self.members.pop(event.name, None):
+                    self.gone.add(event.name)
             case ModeChanged():
                 if event.name in self.members:
                     self.members[event.name].mode = event.audience
@@ -83,6 +90,7 @@ class State:
 
     def _post(self, message: Message) -> None:
         self.transcript.append(message)
+        self.next_id = message.id + 1
         self._by_id[message.id] = message
         for name, member in self.members.items():
             if member.memory and name != message.sender and message.audience.includes(name):

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from org.chat.participant import Sampling
+from org.chat.profiles import PROFILES, find, system_prompt
+from org.chat.room import Limits, Room
+from org.errors import ContextExceeded, StreamBroken, UsageError
+from org.events import Compacted, Event, Notice, TurnEnded
+from org.llm.wire import EncodedView
+from org.messages import ChatRequest, Completion, Usage, View
+from org.tooling import ToolCall
+from room_kit import Answer, Model, call, calling, endings, model_of, participant, posts, tool
+
+NO_LIMITS = Limits(0, 0, 0, 0, 0)
+
+
+def compactions(room: Room) -> list[Compacted]:
+    return [event for event in room.events if isinstance(event, Compacted)]
+
+
+def is_summary(request: ChatRequest) -> bool:
+    return "Summarise the conversation so far" in list(request.view)[-1].content
+
+
+def talk(length: int, summary: str | StreamBroken = "They talked.") -> Model:
+    """A model that always has something to say, and sums up when it is asked to."""
+    model = Model(usage=True)
+
+    def answer(request: ChatRequest) -> str | StreamBroken:
+        model.answers.append(answer)
+        return summary if is_summary(request) else f"{len(model.prompts)} {'word ' * (length // 5)}"
+
+    model.answers.append(answer)
+    return model
+
+
+async def test_each_prompt_begins_with_the_whole_one_before_it() -> None:
+    """Byte for byte as sent, through tools, nudges and silence, until a compaction starts afresh."""
+    answers: list[Answer] = [
+        "Hello.",
+        calling(call("sh", "aaaaaaaaa", cmd="ls"), text="Looking."),
+        *("Found it.", "", "PASS"),
+        calling(call("nope", "bbbbbbbbb"), call("sh", "ccccccccc", cmd="ls")),
+        "Well.",
+    ]
+    coder = participant("coder", *answers, tools=[tool()])
+    guide = participant("guide", *[f"I say {n}" for n in range(4)], "PASS")
+    async with Room(participants=[coder, guide], limits=NO_LIMITS) as room:
+        for text in ("one", "@coder two", "three", "@guide four"):
+            await room.say("me", text)
+    for one in (coder, guide):
+        sent = [EncodedView().of(View(prompt)) for prompt in model_of(one).prompts]
+        assert len(sent) >= 4
+        for before, after in pairwise(sent):
+            assert after.startswith(before) and len(after) > len(before)
+        assert len({tuple(spec.name for spec in r.tools) for r in model_of(one).requests}) == 1
+
+
+async def test_compaction_is_one_big_step_and_the_prefix_is_stable_between() -> None:
+    model = talk(600)
+    coder = participant("coder", model=model, context_tokens=4000, max_tokens=500)
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        for n in range(40):
+            await room.say("me", f"question {n} " + "about it " * 30)
+        done = compactions(room)
+    assert 2 <= len(done) <= 8
+    assert all(event.summary == "They talked." for event in done)
+    asked = [
+        prompt
+        for prompt, request in zip(model.prompts, model.requests, strict=True)
+        if not is_summary(request)
+    ]
+    broken = sum(after[: len(before)] != before for before, after in pairwise(asked))
+    assert broken == len(done)
+    assert (
+        max(sum(entry.size for entry in prompt) / 4 for prompt in asked) <= coder.sampling.prompt_budget * 1.3
+    )
+    for event, before in zip(done, [p for p in model.prompts if "Summarise" in p[-1].content], strict=True):
+        assert len(before) == 1 and event.dropped >= 4
+    after = next(
+        p for p in asked if len(p) > 1 and "The conversation up to here was left out" in p[1].content
+    )
+    assert [entry.role for entry in after[:4]] == ["system", "user", "assistant", "user"]
+    assert after[0].content == "You are coder."
+
+
+async def test_a_summary_that_fails_leaves_a_marker() -> None:
+    model = talk(600, StreamBroken("no"))
+    coder = participant("coder", model=model, context_tokens=3000, max_tokens=500)
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        for n in range(20):
+            await room.say("me", f"question {n} " + "about it " * 30)
+        assert compactions(room) and not any(event.summary for event in compactions(room))
+        assert not [e for e in room.events if isinstance(e, TurnEnded) and e.status != "answered"]
+    assert any("no summary could be made" in str(prompt) for prompt in model.prompts)
+
+
+async def test_a_long_turn_of_many_steps_is_compacted_within() -> None:
+    """Calls keep their results, and what the turn is about stays, summary or not."""
+    model = Model(usage=True)
+    number = 0
+
+    def answer(request: ChatRequest) -> Completion | StreamBroken:
+        nonlocal number
+        number += 1
+        model.answers.append(answer)
+        if is_summary(request):
+            return StreamBroken("no")
+        if number > 30:
+            return Completion("Finished.")
+        return calling(call("sh", f"{number:09}", cmd=f"step {number}"))
+
+    model.answers.append(answer)
+
+    def run(made: ToolCall) -> str:
+        return f"{made.arguments['cmd']}: " + "output " * 100
+
+    coder = participant(
+        "coder", model=model, tools=[tool(run=run)], context_tokens=3000, max_tokens=500, steps=50
+    )
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        stopped = await room.say("me", "find the needle")
+        assert compactions(room)
+    assert stopped.reason == "quiet"
+    for prompt, request in zip(model.prompts, model.requests, strict=True):
+        if is_summary(request):
+            continue
+        assert "find the needle" in str(prompt)
+        made = {c.id for entry in prompt for c in entry.calls}
+        assert {entry.call_id for entry in prompt if entry.role == "tool"} == made
+        assert all(not (a.role == b.role != "tool") for a, b in pairwise(prompt))
+
+
+async def test_an_entry_that_is_longer_than_all_ends_in_an_answer_or_an_error() -> None:
+    def answer(request: ChatRequest) -> str | ContextExceeded:
+        if sum(entry.size for entry in request.view) > 8000:
+            return ContextExceeded("too long: 99999 tokens")
+        return "Fine."
+
+    coder = participant("coder", model=Model([answer] * 50), context_tokens=2000, max_tokens=500)
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        assert (await room.say("me", "x" * 40_000)).reason == "failed"
+        assert (await room.say("me", "short")).reason == "quiet"
+        assert endings(room.events) == [("coder", "failed"), ("coder", "answered")]
+        assert len(compactions(room)) == 1
+    assert len(model_of(coder).prompts) <= 5
+
+
+async def test_a_prompt_that_the_server_refuses_is_compacted_and_sent_again() -> None:
+    model = Model(["one " * 300, "two " * 300, ContextExceeded("too long"), "A summary.", "three"])
+    coder = participant("coder", model=model, context_tokens=100_000)
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        for text in "abc":
+            await room.say("me", text)
+        assert len(compactions(room)) == 1
+        assert posts(room.events)[-1] == ("coder", "group", "three")
+
+
+async def test_a_view_that_stays_too_long_is_not_compacted_at_every_step() -> None:
+    coder = participant(
+        "coder",
+        *["word " * 20] * 30,
+        system="S" * 9000,
+        context_tokens=2000,
+        max_tokens=500,
+    )
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        for n in range(20):
+            await room.say("me", f"{n}")
+        assert len(compactions(room)) <= 4
+
+
+async def test_tokens_of_a_summary_count() -> None:
+    model = talk(600)
+    coder = participant("coder", model=model, context_tokens=3000, max_tokens=500)
+    total = 0
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        while not compactions(room):
+            await room.say("me", "question " + "about it " * 30)
+        total = room.usage.prompt
+    assert total > sum(entry.size for entry in model.prompts[-1]) // 4
+
+
+async def test_silent_truncation_is_said_once() -> None:
+    def answer(request: ChatRequest) -> Completion:
+        size = sum(entry.size for entry in request.view)
+        return Completion("word " * 100, usage=Usage(min(size // 4, 2051), 1))
+
+    coder = participant("coder", *[answer] * 40, context_tokens=1_000_000)
+    events: list[Event] = []
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        room.observe(events.append)
+        for n in range(20):
+            await room.say("me", f"{n} " + "about it " * 40)
+    warnings = [e for e in events if isinstance(e, Notice) and "dropped a part of the prompt" in e.text]
+    assert len(warnings) == 1 and "OLLAMA_CONTEXT_LENGTH" in warnings[0].hint
+
+
+async def test_no_warning_from_a_server_that_reads_all() -> None:
+    model = talk(500)
+    coder = participant("coder", model=model, context_tokens=4000, max_tokens=500, tools=[tool()])
+    events: list[Event] = []
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        room.observe(events.append)
+        for n in range(40):
+            await room.say("me", f"{n} " + "about it " * 40)
+    assert any(isinstance(e, Compacted) for e in events)
+    assert not [e for e in events if isinstance(e, Notice) and "dropped a part" in e.text]
+
+
+async def test_compacting_by_hand_between_exchanges() -> None:
+    coder = participant("coder", *["word " * 200] * 3, "A summary.", "Yes.")
+    async with Room(participants=[coder]) as room:
+        assert not await coder.compact(room.aside("coder"))
+        for n in range(3):
+            await room.say("me", f"{n}")
+        assert await coder.compact(room.aside("coder"))
+        assert [event.summary for event in compactions(room)] == ["A summary."]
+        await room.say("me", "still there?")
+    assert "A summary." in model_of(coder).prompts[-1][1].content
+
+
+def test_the_budget_of_a_prompt() -> None:
+    assert Sampling(max_tokens=2048, context_tokens=8192).prompt_budget == 6144
+    assert Sampling(max_tokens=8192, context_tokens=8192).prompt_budget == 4096
+    assert Sampling(max_tokens=100, context_tokens=10).prompt_budget == 512
+
+
+@pytest.mark.parametrize("name", list(PROFILES))
+def test_prompts_name_who_is_there_and_leave_no_placeholder(name: str) -> None:
+    text = system_prompt(find(name), "coder", ["me", "calc"], "Answer in French.")
+    assert "You are coder" in text and "@me, @calc" in text and text.endswith("Answer in French.")
+    assert "{" not in text
+    assert "nobody else yet" in system_prompt(find(name), "coder", [])
+
+
+def test_an_unknown_profile() -> None:
+    with pytest.raises(UsageError) as caught:
+        find("wizard")
+    assert "agent, python, simple" in caught.value.hint
