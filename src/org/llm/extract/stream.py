@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from org.llm.extract.accept import guard, toolbox
@@ -28,6 +29,10 @@ from org.tooling import ToolCall
 _LOOK_BACK = 400  # characters before a candidate that say whether it is meant
 
 
+_INDENT = 64
+_DATA_HEAD = 300
+
+
 class _Hold:
     """Text that is shown or cut later: as it was, and as it is without the calls in it."""
 
@@ -38,15 +43,54 @@ class _Hold:
         self.incomplete: list[Incomplete] = []
 
 
-_FENCE = re.compile(r"(?P<fence>`{3,}|~{3,})[ \t]{0,8}(?P<language>[\w+\-.#]{0,32})[ \t]{0,8}(?:\r?\n|(?=[{\[<]))")
+@dataclass(frozen=True, slots=True)
+class _CallBlock:
+    """A block of code that so far holds nothing but calls; `rows` limits what is read in it."""
+
+    fence: str
+    rows: tuple[Row, ...]
+    hold: _Hold
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """Data that is no call, followed to its end, so that nothing inside it is one."""
+
+    scanner: BracketScanner
+    start: int
+    name: str  # the tool that it names, and that nobody declared
+
+
+_RUN = re.compile(r"`+|~+")
+_FENCE = re.compile(
+    r"(?P<fence>`{3,}|~{3,})[ \t]{0,8}(?P<language>[\w+\-.#]{0,32})[ \t]{0,8}(?:\r?\n|(?=[{\[<]))"
+)
 _FENCE_START = re.compile(r"(?:`{3,}|~{3,})[ \t]{0,8}[\w+\-.#]{0,32}[ \t]{0,8}\r?\Z")
 _CALL_LANGUAGES = frozenset(
-    ("", "json", "jsonc", "json5", "jsonl", "xml", "tool_call", "tool_calls", "tool_use", "tool", "function_call", "function_calls", "action")
+    (
+        "",
+        "json",
+        "jsonc",
+        "json5",
+        "jsonl",
+        "xml",
+        "tool_call",
+        "tool_calls",
+        "tool_use",
+        "tool",
+        "function_call",
+        "function_calls",
+        "action",
+    )
 )
 _CODE_LANGUAGES = frozenset(("tool_code", "tool-code"))
 _COMMENT = re.compile(r"\s{0,64}(?:(?://|\#)[^\n]{0,200}\n\s{0,64})*")
 _THINK = re.compile(r"<(?P<end>/?)(?P<tag>think|thinking|thought|reasoning|seed:think|reflection)>")
-_THINK_TAGS = tuple(f"<{end}{tag}>" for end in ("", "/") for tag in ("think", "thinking", "thought", "reasoning", "seed:think", "reflection"))
+_THINK_TAGS = tuple(
+    f"<{end}{tag}>"
+    for end in ("", "/")
+    for tag in ("think", "thinking", "thought", "reasoning", "seed:think", "reflection")
+)
 
 
 def extract_tool_calls(text: str, tools: Sequence[Mapping[str, Any]]) -> Extraction:
@@ -69,24 +113,22 @@ class ToolCallStream:
         self._box = toolbox(tools)
         self._lexicon = lexicon(tuple(sorted(self._box.tools))) if self._box.tools else None
         self._shown = Rope()
-        self._out: list[str] = []
+        self._out = Rope()
         self._calls: list[ToolCall] = []
         self._incomplete: list[Incomplete] = []
         self._refused: list[Refusal] = []
-        self._holds: list[_Hold] = []
-        self._buffer = ""
+        self._buffer = ""  # what was fed and is not done with
         self._base = 0  # where in the whole text the buffer begins
-        self._at = 0
+        self._done = 0  # in the buffer: everything before is shown or cut
+        self._pos = 0  # in the buffer: everything before is known to be text
         self._candidate: Candidate | None = None
-        self._data: BracketScanner | None = None
-        self._data_note: tuple[int, str] | None = None
-        self._code_fence = ""  # the fence whose end closes the block of code we are in
-        self._call_fence = ""  # the same for a block that so far holds nothing but calls
-        self._call_fence_row: Row | None = None
-        self._think_tag = ""
+        self._at = 0  # in the buffer: how far the candidate has been scanned
+        self._data: _Data | None = None
+        self._fence = ""  # closes the block of code that we are in
+        self._call_block: _CallBlock | None = None
+        self._thinking = False
         self._think_hold: _Hold | None = None
-        self._example_end = -1
-        self._example_reason = ""
+        self._example: tuple[int, str] = (-1, "")  # where a refusal ended that goes for what follows it
 
     # -- the public half
 
@@ -95,11 +137,11 @@ class ToolCallStream:
         if self._lexicon is None:
             self._shown.append(chunk)
             return chunk
-        if not self._buffer and not self._holds and self._candidate is None and self._data is None:
-            if not self._code_fence and self._lexicon.trigger.search(chunk) is None:
-                self._shown.append(chunk)
-                self._base += len(chunk)
-                return chunk
+        plain = not (self._buffer or self._candidate or self._data or self._fence or self._holds)
+        if plain and self._lexicon.trigger.search(chunk) is None:
+            self._shown.append(chunk)
+            self._base += len(chunk)
+            return chunk
         self._buffer += chunk
         self._run(final=False)
         return self._take()
@@ -114,68 +156,75 @@ class ToolCallStream:
         )
 
     def _take(self) -> str:
-        out = self._out[0] if len(self._out) == 1 else "".join(self._out)
-        self._out.clear()
+        out = self._out.text()
+        self._shown.append(out)
+        self._out = Rope()
         return out
 
     # -- where text goes
 
+    @property
+    def _holds(self) -> list[_Hold]:
+        """What holds text back, the innermost last."""
+        holds = [self._think_hold] if self._think_hold else []
+        return [*holds, self._call_block.hold] if self._call_block else holds
+
     def _show(self, text: str) -> None:
-        if not text:
-            return
-        if self._holds:
-            self._holds[-1].raw.append(text)
-            self._holds[-1].visible.append(text)
+        holds = self._holds
+        if holds:
+            holds[-1].raw.append(text)
+            holds[-1].visible.append(text)
         else:
-            self._shown.append(text)
             self._out.append(text)
 
-    def _pass(self, count: int) -> None:
-        """Show the first `count` characters of the buffer."""
-        self._show(self._buffer[:count])
-        self._drop(count)
+    def _flush(self) -> None:
+        """Show what is known to be text."""
+        self._show(self._buffer[self._done : self._pos])
+        self._done = self._pos
 
-    def _drop(self, count: int) -> None:
-        self._buffer = self._buffer[count:]
-        self._base += count
-        self._at = 0
+    def _cut(self, end: int, calls: Sequence[ToolCall] = (), incomplete: Sequence[Incomplete] = ()) -> None:
+        """Take the buffer up to `end` out of the visible text."""
+        self._flush()
+        holds = self._holds
+        if holds:
+            holds[-1].raw.append(self._buffer[self._done : end])
+        (holds[-1].calls if holds else self._calls).extend(calls)
+        (holds[-1].incomplete if holds else self._incomplete).extend(incomplete)
+        self._done = self._pos = end
 
-    def _cut(self, raw: str, calls: Sequence[ToolCall], incomplete: Sequence[Incomplete]) -> None:
-        if self._holds:
-            self._holds[-1].raw.append(raw)
-            self._holds[-1].calls += calls
-            self._holds[-1].incomplete += incomplete
+    def _release(self, hold: _Hold) -> None:
+        """What was held back goes where it would have gone, without the calls in it."""
+        holds = self._holds
+        if holds:
+            holds[-1].raw.append(hold.raw.text())
+            holds[-1].visible.append(hold.visible.text())
         else:
-            self._calls += calls
-            self._incomplete += incomplete
+            self._out.append(hold.visible.text())
+        (holds[-1].calls if holds else self._calls).extend(hold.calls)
+        (holds[-1].incomplete if holds else self._incomplete).extend(hold.incomplete)
 
-    def _release(self, hold: _Hold, *, calls: bool) -> None:
-        """End a hold: with its calls, or as the plain text that it was."""
-        self._holds.remove(hold)
-        if not calls:
-            reason = "in a block of code with other text" if hold is not self._think_hold else "in closed thinking"
-            for call in hold.calls:
-                self._refused.append(Refusal(call.origin.span or (0, 0), call.origin.grammar, reason))
-            self._show(hold.raw.text())
-        elif self._holds:
-            outer = self._holds[-1]
-            outer.raw.append(hold.raw.text())
-            outer.visible.append(hold.visible.text())
-            outer.calls += hold.calls
-            outer.incomplete += hold.incomplete
-        else:
-            self._show(hold.visible.text())
-            self._calls += hold.calls
-            self._incomplete += hold.incomplete
+    def _refuse_all(self, hold: _Hold, reason: str) -> None:
+        """What was held back is shown as it was: nothing in it was a call."""
+        for call in hold.calls:
+            self._refuse(call.origin.span or (0, 0), call.origin.grammar, reason)
+        self._show(hold.raw.text())
 
-    def _before(self) -> str:
-        """The end of the visible text so far."""
-        text = ""
-        for hold in reversed(self._holds):
-            text = hold.visible.tail(_LOOK_BACK - len(text)) + text
+    def _refuse(self, span: tuple[int, int], grammar: str, reason: str) -> None:
+        self._refused.append(Refusal(span, grammar, reason))
+
+    def _before(self, at: int) -> str:
+        """The end of the visible text that precedes `at` of the buffer."""
+        text = self._buffer[max(self._done, at - _LOOK_BACK) : at]
+        for rope in (*(hold.visible for hold in reversed(self._holds)), self._out, self._shown):
             if len(text) >= _LOOK_BACK:
-                return text
-        return self._shown.tail(_LOOK_BACK - len(text)) + text
+                break
+            text = rope.tail(_LOOK_BACK - len(text)) + text
+        return text
+
+    def _at_line_start(self, at: int) -> bool:
+        before = self._before(at)[-_INDENT:]
+        newline = before.rfind("\n")
+        return not before[newline + 1 :].strip() and (newline >= 0 or len(before) < _INDENT)
 
     # -- the loop
 
@@ -186,48 +235,60 @@ class ToolCallStream:
                 going = self._go_on(self._candidate, final)
             elif self._data is not None:
                 going = self._follow_data(self._data, final)
-            elif self._code_fence:
+            elif self._fence:
                 going = self._follow_code(final)
-            elif self._call_fence:
-                going = self._follow_calls(final)
+            elif self._call_block is not None:
+                going = self._follow_calls(self._call_block, final)
             else:
                 going = self._look(final)
-        if final:
-            for hold in list(reversed(self._holds)):
-                self._release(hold, calls=True)
+        self._flush()
+        if final and self._think_hold is not None:
+            hold, self._think_hold = self._think_hold, None
+            self._release(hold)
+        self._trim()
+
+    def _trim(self) -> None:
+        keep = self._pos
+        if self._candidate is not None:
+            keep = self._at
+            self._candidate.kept.append(self._buffer[self._pos : keep])
+        self._buffer = self._buffer[keep:]
+        self._base += keep
+        self._pos = self._done = self._at = 0
 
     def _look(self, final: bool) -> bool:
-        """Plain text: show it up to where something may begin; True when there is more to do."""
+        """Plain text, up to where something may begin; True when there is more to do."""
         assert self._lexicon is not None
-        found = self._lexicon.trigger.search(self._buffer)
+        found = self._lexicon.trigger.search(self._buffer, self._pos)
         if found is None:
-            self._pass(len(self._buffer))
+            self._pos = len(self._buffer)
             return False
-        self._pass(found.start())
-        character = self._buffer[0]
+        self._pos = found.start()
+        character = found.group()
         if character in "`~":
-            return self._fence(final)
+            return self._open_fence(final)
         if character == "<" and (decided := self._think(final)) is not None:
             return decided
-        started = self._start(0, final)
-        if started is MORE:
+        fitting = self._fitting(self._pos, final)
+        if fitting is MORE:
             return False
-        if started:
-            return True
-        if character in "{[" and self._start_data(final):
-            return True
-        if character in "{[" and not final and len(self._buffer) < 2:
-            return False
-        self._pass(1)
+        if fitting is not None:
+            self._start(*fitting)
+        elif character not in "{[" or not self._start_data():
+            if character in "{[" and not final and len(self._buffer) - self._pos < _DATA_HEAD:
+                if _DATA_START.match(self._buffer, self._pos):
+                    return False
+            self._pos += 1
         return True
 
-    def _start(self, at: int, final: bool, rows: Sequence[Row] = ()) -> bool | More:
-        """Begin a candidate at `at` of the buffer, if a row of the table fits there."""
+    def _fitting(
+        self, at: int, final: bool, rows: Sequence[Row] = ()
+    ) -> tuple[Row, re.Match[str]] | More | None:
+        """The first row (of `rows`, or of the table) that fits at `at` of the buffer."""
         assert self._lexicon is not None
-        openings = [("", tuple(rows))] if rows else self._lexicon.openings(self._buffer, at)
-        may_grow = not final and not rows and self._lexicon.may_open(self._buffer, at)
-        if may_grow:
+        if not rows and not final and self._lexicon.may_open(self._buffer, at):
             return MORE
+        openings = [("", tuple(rows))] if rows else self._lexicon.openings(self._buffer, at)
         for literal, fitting in openings:
             for row in fitting:
                 if row.format.line_start and not self._at_line_start(at):
@@ -236,207 +297,180 @@ class ToolCallStream:
                 if head is MORE:
                     return MORE
                 if head is not None:
-                    self._pass(at)
-                    self._candidate = Candidate(row, self._box, self._base, head, at, self._before())
-                    self._at = self._candidate.value_start - self._base
-                    return True
-        return False
-
-    def _at_line_start(self, at: int) -> bool:
-        before = self._before() + self._buffer[:at] if at < 64 else self._buffer[:at]
-        return not before[before.rfind("\n") + 1 :].strip()
+                    return row, head
+        return None
 
     # -- a candidate
+
+    def _start(self, row: Row, head: re.Match[str]) -> None:
+        start = self._base + self._pos
+        self._candidate = Candidate(row, self._box, head, start, self._base, self._before(self._pos))
+        self._at = self._candidate.position - self._base
 
     def _go_on(self, candidate: Candidate, final: bool) -> bool:
         outcome = candidate.advance(self._buffer, self._at, self._base, final)
         if outcome is None:
             self._at = candidate.position - self._base
-            candidate.kept.append(self._buffer[: self._at])
-            self._drop(self._at)
             return False
         self._candidate = None
         if candidate.kept.length:
-            kept = candidate.kept.text()
-            self._buffer, self._base = kept + self._buffer, candidate.start
+            self._buffer, self._base = candidate.kept.text() + self._buffer, candidate.start
         self._conclude(candidate, outcome)
         return True
 
     def _conclude(self, candidate: Candidate, outcome: Outcome) -> None:
-        count = outcome.end - self._base
-        span = (candidate.start, outcome.end)
-        reason = outcome.reason
-        if not reason:
-            reason = guard(candidate.before, marked=candidate.row.format.marked)
-            if not reason and candidate.start == self._example_end:
-                reason = self._example_reason
-        if reason:
-            self._refused.append(Refusal(span, candidate.row.format.name, reason))
-            self._pass(count)
-            self._example_end, self._example_reason = self._base, reason
+        end = outcome.end - self._base
+        format = candidate.row.format
+        around = guard(candidate.before, marked=format.marked)
+        if not around and not candidate.before.rstrip()[-1:] and not candidate.start:
+            around = ""
+        if not around and self._is_blank_since(self._example[0]):
+            around = self._example[1]
+        if around:
+            self._example = (self._base + end, around)
+        if outcome.reason or around:
+            self._refuse((candidate.start, outcome.end), format.name, outcome.reason or around)
+            self._pos = end
             return
-        if self._think_tag and self._think_hold is None:
+        if self._thinking and self._think_hold is None:
+            self._flush()
             self._think_hold = _Hold()
-            self._holds.insert(0, self._think_hold)
-        self._cut(self._buffer[:count], outcome.calls, outcome.incomplete)
+        self._cut(end, outcome.calls, outcome.incomplete)
         self._refused += outcome.refused
-        self._drop(count)
+
+    def _is_blank_since(self, position: int) -> bool:
+        """Whether nothing but blanks precedes the candidate since `position` of the whole text."""
+        count = self._base + self._pos - position
+        return position >= 0 and count < _LOOK_BACK and not self._before(self._pos)[-count or None :].strip()
 
     # -- other data
 
-    def _start_data(self, final: bool) -> bool:
-        opening = _DATA.match(self._buffer)
-        if opening is None:
+    def _start_data(self) -> bool:
+        if _DATA.match(self._buffer, self._pos) is None:
             return False
-        self._data = BracketScanner(self._base, data=True)
-        named = _NAMED.match(self._buffer)
-        self._data_note = (self._base, f"no tool is called `{named[1]}`") if named else None
+        named = _NAMED.match(self._buffer, self._pos)
+        start = self._base + self._pos
+        self._data = _Data(BracketScanner(start, data=True), start, named[1] if named else "")
         return True
 
-    def _follow_data(self, scanner: BracketScanner, final: bool) -> bool:
-        at = scanner.scan(self._buffer, 0, self._base, final)
-        going = scanner.state is not State.MORE
-        if going:
-            if self._data_note is not None:
-                start, reason = self._data_note
-                self._refused.append(Refusal((start, self._base + at), "json", reason))
-            self._data = None
-        self._pass(at)
-        return going
+    def _follow_data(self, data: _Data, final: bool) -> bool:
+        self._pos = data.scanner.scan(self._buffer, self._pos, self._base, final)
+        if data.scanner.state is State.MORE:
+            return False
+        if data.name:
+            self._refuse((data.start, self._base + self._pos), "json", f"no tool is called `{data.name}`")
+        self._data = None
+        return True
 
     # -- blocks of code
 
-    def _fence(self, final: bool) -> bool:
-        if not self._at_line_start(0):
-            self._pass(len(re.match(r"`+|~+", self._buffer).group()))  # type: ignore[union-attr]
-            return True
-        found = _FENCE.match(self._buffer)
-        if not final and (found is None or found.end() == len(self._buffer)) and _FENCE_START.match(self._buffer):
+    def _open_fence(self, final: bool) -> bool:
+        """At three or more backticks or tildes."""
+        run = _RUN.match(self._buffer, self._pos)
+        assert run is not None
+        if not final and run.end() == len(self._buffer) and run.end() - self._pos < _LOOK_BACK:
             return False
-        if found is None:
-            fence = re.match(r"`{3,}|~{3,}", self._buffer)
-            if fence is None:
-                self._pass(1)
-            else:
-                self._code_fence = fence.group()
-                self._pass(fence.end())
+        if len(run.group()) < 3:
+            self._pos = run.end()
             return True
-        language = found["language"].lower()
-        if language in _CODE_LANGUAGES:
-            assert self._lexicon is not None
-            rows: tuple[Row, ...] = (self._lexicon.tool_code,)
-        elif language in _CALL_LANGUAGES:
-            rows = ()
-        else:
-            self._code_fence = found["fence"]
-            self._pass(found.end())
+        opening = _FENCE.match(self._buffer, self._pos)
+        if not final and opening is None and _FENCE_START.match(self._buffer, self._pos):
+            return False
+        if not self._at_line_start(self._pos) and not (opening and opening["language"]):
+            self._pos = run.end()
             return True
-        return self._open_block(found, rows, final)
+        language = opening["language"].lower() if opening else "?"
+        if opening is None or language not in _CALL_LANGUAGES | _CODE_LANGUAGES:
+            self._fence, self._pos = run.group(), run.end()
+            return True
+        assert self._lexicon is not None
+        rows = (self._lexicon.tool_code,) if language in _CODE_LANGUAGES else ()
+        return self._open_block(opening, rows, final)
 
-    def _open_block(self, found: re.Match[str], rows: tuple[Row, ...], final: bool) -> bool:
-        """A block that may hold a call: hold its opening until the first thing in it is known."""
-        comment = _COMMENT.match(self._buffer, found.end())
-        at = comment.end() if comment else found.end()
-        if at >= len(self._buffer) and not final and at - found.end() < 200:
+    def _open_block(self, opening: re.Match[str], rows: tuple[Row, ...], final: bool) -> bool:
+        """A block that may hold calls: its opening waits until the first thing in it is known."""
+        comment = _COMMENT.match(self._buffer, opening.end())
+        at = comment.end() if comment else opening.end()
+        if not final and at >= len(self._buffer) and at - opening.end() < _LOOK_BACK:
             return False
-        started = self._probe(at, rows, final)
-        if started is MORE:
+        fitting = self._fitting(at, final, rows)
+        if fitting is MORE:
             return False
-        if not started:
-            self._code_fence = found["fence"]
-            self._pass(found.end())
+        if fitting is None:
+            self._fence, self._pos = opening["fence"], opening.end()
             return True
-        hold = _Hold()
-        self._call_fence, self._call_fence_row = found["fence"], rows[0] if rows else None
-        before = self._before()
-        self._holds.append(hold)
-        hold.raw.append(self._buffer[:at])
-        self._drop(at)
-        self._start(0, final, rows)
-        if self._candidate is not None:
-            self._candidate.before = before
+        self._flush()
+        self._call_block = _CallBlock(opening["fence"], rows, _Hold())
+        self._cut(at)
+        self._start(*fitting)
         return True
 
-    def _probe(self, at: int, rows: tuple[Row, ...], final: bool) -> bool | More:
-        assert self._lexicon is not None
-        if not rows and not final and self._lexicon.may_open(self._buffer, at):
-            return MORE
-        openings = [("", rows)] if rows else self._lexicon.openings(self._buffer, at)
-        for literal, fitting in openings:
-            for row in fitting:
-                head = row.head.match(self._buffer, at + len(literal), final)
-                if head is not None:
-                    return head if head is MORE else True
-        return False
-
-    def _follow_calls(self, final: bool) -> bool:
-        """After a call in a block: its end, another call, or something that makes it plain code."""
-        hold = self._holds[-1]
-        blanks = len(self._buffer) - len(self._buffer.lstrip())
-        rest = self._buffer[blanks : blanks + len(self._call_fence)]
-        if not final and rest != self._call_fence and self._call_fence.startswith(rest):
+    def _follow_calls(self, block: _CallBlock, final: bool) -> bool:
+        """After something in a block: its end, another call, or what makes it a plain block."""
+        self._flush()
+        hold, rest = block.hold, self._buffer[self._pos :][:_LOOK_BACK]
+        at = self._pos + len(rest) - len(rest.lstrip())
+        mark = self._buffer[at : at + len(block.fence)]
+        found = bool(hold.calls or hold.incomplete)
+        if not final and mark != block.fence and block.fence.startswith(mark):
             return False
-        if rest == self._call_fence or not rest:
-            end = blanks + len(rest)
-            if not hold.calls and not hold.incomplete:
-                self._pass(end)
-            else:
-                hold.raw.append(self._buffer[:end])
-                self._drop(end)
-            self._call_fence = ""
-            self._release(hold, calls=True)
-            return bool(rest)
-        rows = (self._call_fence_row,) if self._call_fence_row else ()
-        started = self._probe(blanks, rows, final) if hold.calls else False
-        if started is MORE:
-            return False
-        if started:
-            hold.raw.append(self._buffer[:blanks])
-            self._drop(blanks)
-            self._start(0, final, rows)
+        if found and mark in ("", block.fence):
+            self._cut(at + len(mark))
+            self._call_block = None
+            self._release(hold)
             return True
-        self._code_fence, self._call_fence = self._call_fence, ""
-        self._release(hold, calls=False)
+        fitting = self._fitting(at, final, block.rows) if found else None
+        if fitting is MORE:
+            return False
+        if fitting is not None:
+            self._cut(at)
+            self._start(*fitting)
+            return True
+        self._call_block, self._fence = None, block.fence
+        self._refuse_all(hold, "in a block of code with other text")
         return True
 
     def _follow_code(self, final: bool) -> bool:
-        """Inside a block of code, up to the line that closes it."""
-        found = self._buffer.find(self._code_fence)
+        """Inside a block of code, up to the fence that closes it."""
+        found = self._buffer.find(self._fence, self._pos)
         while found >= 0 and not self._at_line_start(found):
-            found = self._buffer.find(self._code_fence, found + 1)
+            found = self._buffer.find(self._fence, found + len(self._fence))
         if found < 0:
-            keep = 0 if final else _suffix_of(self._buffer, self._code_fence)
-            self._pass(len(self._buffer) - keep)
+            self._pos = len(self._buffer) - (0 if final else _overlap(self._buffer, self._fence))
             return False
-        end = found + len(self._code_fence)
-        self._code_fence = ""
-        self._pass(end)
+        self._pos = found + len(self._fence)
+        self._fence = ""
         return True
 
     # -- thinking
 
     def _think(self, final: bool) -> bool | None:
-        """A tag around thinking, if there is one; None when it is something else."""
-        found = _THINK.match(self._buffer)
+        """At a tag around thinking: whether to go on; None at anything else."""
+        found = _THINK.match(self._buffer, self._pos)
         if found is None:
-            if not final and any(tag.startswith(self._buffer) for tag in _THINK_TAGS):
+            rest = self._buffer[self._pos : self._pos + 16]
+            if not final and any(tag.startswith(rest) for tag in _THINK_TAGS):
                 return False
             return None
         if found["end"]:
-            if self._think_hold is not None:
-                self._release(self._think_hold, calls=False)
-            self._think_hold, self._think_tag = None, ""
-        elif self._at_line_start(0):
-            self._think_tag = found["tag"]
-        self._pass(found.end())
+            self._flush()
+            hold, self._think_hold, self._thinking = self._think_hold, None, False
+            if hold is not None:
+                self._refuse_all(hold, "in closed thinking")
+        elif self._at_line_start(self._pos):
+            self._thinking = True
+        self._pos = found.end()
         return True
 
 
 _DATA = re.compile(r"""\{\s{0,40}(?:["'“][^"'”\n]{0,200}["'”]\s{0,40}:|\w{1,64}\s{0,8}:)|\[\s{0,40}[{"\[]""")
-_NAMED = re.compile(r"""\{\s{0,40}["'](?:name|tool|tool_name|action)["']\s{0,8}:\s{0,8}["']([^"'\n]{0,80})["']""")
+_DATA_START = re.compile(r"""[{\[]\s{0,40}(?:["'“][^"'”\n]{0,200}(?:["'”]\s{0,40})?|\w{0,64}\s{0,8})?\Z""")
+_NAMED = re.compile(
+    r"""\{\s{0,40}["'](?:name|tool|tool_name|action)["']\s{0,8}:\s{0,8}["']([^"'\n]{0,80})["']"""
+)
 
 
-def _suffix_of(text: str, mark: str) -> int:
+def _overlap(text: str, mark: str) -> int:
     """The length of the longest beginning of `mark` that `text` ends with."""
     for length in range(min(len(mark) - 1, len(text)), 0, -1):
         if text.endswith(mark[:length]):

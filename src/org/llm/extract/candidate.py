@@ -1,0 +1,286 @@
+"""A call in the making: from its opening to its last closing mark, then decoded and judged. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from org.llm.extract.accept import Found, Refused, Toolbox, arguments_of, calls_in, is_schema, placeholder
+from org.llm.extract.decode import decode, decode_gemma, decode_python, typed, unescape_once
+from org.llm.extract.lexicon import Row
+from org.llm.extract.patterns import MORE
+from org.llm.extract.result import Incomplete, Refusal
+from org.llm.extract.rope import Rope
+from org.llm.extract.scan import BracketScanner, GemmaScanner, LineScanner, Scanner, State, TaggedScanner
+from org.tooling import Origin, ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a candidate that ends at `end`: calls, or the reason why there are none."""
+
+    end: int
+    calls: tuple[ToolCall, ...] = ()
+    incomplete: tuple[Incomplete, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """The arguments of one call (or a list of calls): the name before them, and where they stand."""
+
+    name: str
+    start: int
+    scanner: Scanner
+
+
+class _CutOffError(Exception):
+    """The text ended inside a call: its name if that is known, and the whole calls before it."""
+
+    def __init__(self, name: str, calls: list[Found]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.calls = calls
+
+
+_STRAY = re.compile(r"[}\])]{1,8}")
+_NAME_IN_JSON = re.compile(
+    r"""(?:name|tool|function|action)\\{0,2}["'”]?\s{0,8}:\s{0,8}\\{0,2}["'“]([\w.\-:/]{1,128})\\{0,2}["'”]"""
+)
+_NAME_IN_PYTHON = re.compile(r"\[?\s*([\w.]+)")
+_ESCAPED = re.compile(r'[\s{\[]*\\"')
+_CLOSER = {"{": "}", "[": "]", "(": ")"}
+
+
+class Candidate:
+    """Feed it windows of text by `advance`, until it has an outcome.
+
+    `head` was matched in a window at the offset `base`; `start` is the offset of the opening;
+    `before` is the visible text that led up to it. `kept` collects the text that left the window.
+    """
+
+    def __init__(
+        self, row: Row, box: Toolbox, head: re.Match[str], start: int, base: int, before: str
+    ) -> None:
+        self.start = start
+        self.before = before
+        self.kept = Rope()
+        self.row = row
+        self._box = box
+        self._items: list[_Item] = []
+        self._broken = False
+        self._fresh = False  # nothing was consumed since the last arguments
+        self._end = start
+        self._begin(head, base)
+
+    def _begin(self, head: re.Match[str], base: int) -> None:
+        groups = head.groupdict()
+        self._name = (groups.get("name") or self.row.tool).strip()
+        if groups.get("value") is not None:
+            self.position = base + head.start("value")
+        else:
+            first = self.row.format.whole and not self._items
+            self.position = self.start if first else base + head.end()
+        self._value_start = self.position
+        self._scanner: Scanner | None = self._new_scanner()
+
+    def _new_scanner(self) -> Scanner:
+        format, start = self.row.format, self._value_start
+        if format.grammar == "gemma":
+            return GemmaScanner(start)
+        if format.grammar == "line":
+            return LineScanner(start)
+        if format.tags is None:
+            return BracketScanner(start, python=format.grammar == "python")
+        tags = format.tags
+        try:
+            keys = frozenset(self._box.named(self._name).properties)
+        except Refused:
+            keys = frozenset()
+        closes = tuple(close.replace("{tool}", self._name) for close in tags.call_closes)
+        return TaggedScanner(
+            start,
+            parameter=self.row.parameter,
+            parameter_mark=tags.mark,
+            value_close=tags.value_close,
+            call_opens=tags.call_opens,
+            call_closes=closes,
+            outer_closes=format.closers or closes,
+            keys=keys,
+            only_keys=tags.only_keys,
+        )
+
+    def advance(self, window: str, at: int, base: int, final: bool) -> Outcome | None:
+        """Go on at `at` of the window; None when more text is needed, from `position` on."""
+        while True:
+            scanner = self._scanner
+            if scanner is not None:
+                at = scanner.scan(window, at, base, final)
+                self.position = base + at
+                if scanner.state is State.FAILED:
+                    return Outcome(base + at, reason="too long or too deep")
+                if scanner.state is State.MORE:
+                    return self._outcome(window, base, scanner) if final else None
+                self._items.append(_Item(self._name, self._value_start, scanner))
+                self._scanner, self._fresh = None, True
+                self._broken = scanner.state is State.BROKEN
+                self._move(scanner.end)
+                at = scanner.end - base
+                if at < 0:  # it broke off before the window: no closing mark can follow
+                    return self._outcome(window, base)
+            step = self._tail(window, at, base, final)
+            if step is None:
+                return None
+            if step < 0:
+                return self._outcome(window, base)
+            at = step
+
+    def _tail(self, window: str, at: int, base: int, final: bool) -> int | None:
+        """After arguments: one more closing mark, or the opening of one more call. The position to
+        go on from; -1 when there is neither, None when more text is needed."""
+        if at >= len(window) and not final:
+            return None
+        if self._fresh and self.row.format.grammar == "json":
+            self._fresh = False
+            stray = _STRAY.match(window, at)
+            if stray is not None:
+                self._move(base + stray.end())
+                return stray.end()
+        closer = self.row.closer.match(window, at, final)
+        if closer is MORE:
+            return None
+        if closer is not None:
+            self._broken = False
+            self._move(base + closer.end())
+            return closer.end()
+        header = self.row.header.match(window, at, final) if self.row.header and not self._broken else None
+        if header is MORE:
+            return None
+        if header is None:
+            return -1
+        self._begin(header, base)
+        return self.position - base
+
+    def _move(self, position: int) -> None:
+        self._end = self.position = position
+
+    # -- the outcome
+
+    def _outcome(self, window: str, base: int, cut: Scanner | None = None) -> Outcome:
+        end = self._end if cut is None else base + len(window)
+        text = self.kept.text() + window[max(0, self.start - base) : max(0, end - base)]
+        name = self.row.format.name
+        calls: list[Found] = []
+        reasons: list[str] = []
+        incomplete: list[Incomplete] = []
+        for item in self._items:
+            try:
+                calls += self._read(item, text, item.scanner.end)
+            except Refused as why:
+                reasons.append(str(why))
+        if cut is not None:
+            try:
+                calls += self._read_cut(_Item(self._name, self._value_start, cut), text)
+            except Refused as why:
+                reasons.append(str(why))
+            except _CutOffError as rest:
+                calls += rest.calls
+                incomplete.append(Incomplete(rest.name, name, (self.start, end)))
+        if not calls and not incomplete:
+            return Outcome(end, reason=reasons[0])
+        if calls and all(placeholder(call.arguments) for call in calls):
+            return Outcome(end, reason="its arguments are stand-ins")
+        span = (self.start, end)
+        origin = Origin("embedded", name, span)
+        return Outcome(
+            end,
+            tuple(ToolCall("", call.name, call.arguments, origin) for call in calls),
+            tuple(incomplete),
+            tuple(Refusal(span, name, reason) for reason in reasons),
+        )
+
+    def _read(self, item: _Item, text: str, end: int, closers: str = "") -> list[Found]:
+        """The calls that complete arguments stand for. Raises `Refused`."""
+        grammar = self.row.format.grammar
+        value = text[item.start - self.start : end - self.start] + closers
+        try:
+            if isinstance(item.scanner, TaggedScanner):
+                return [self._tagged(item, item.scanner, text)]
+            if grammar == "python":
+                return [self._python(*call) for call in decode_python(value)]
+            if grammar == "gemma":
+                return [self._named(item.name, decode_gemma(value))]
+            if grammar == "line":
+                return [self._named(item.name, value.strip().strip("`\"'"), plain=True)]
+            decoded = decode(unescape_once(value)) if _ESCAPED.match(value) else decode(value)
+            if item.name and not self.row.format.whole:
+                return [self._named(item.name, decoded, plain=self.row.format.name == "react")]
+            return calls_in(decoded, self._box, strict=not self.row.format.marked)
+        except ValueError as error:
+            raise Refused(f"unreadable arguments: {error}") from error
+
+    def _named(self, name: str, value: Any, *, plain: bool = False) -> Found:
+        """A call whose name stands before its arguments."""
+        tool = self._box.named(name)
+        arguments = arguments_of(value, tool, plain=plain)
+        if arguments.get("name") == name and "name" not in tool.properties:
+            return calls_in(arguments, self._box, strict=False)[0]
+        if "properties" not in tool.properties and is_schema({"parameters": arguments}):
+            raise Refused("a tool's schema")
+        return Found(tool.name, arguments)
+
+    def _python(self, name: str, positional: list[Any], named: Mapping[str, Any]) -> Found:
+        tool = self._box.named(name.removesuffix(".call"))
+        keys = [key for key in tool.properties if key not in named]
+        if len(positional) == 1 and isinstance(positional[0], dict) and not named:
+            return Found(tool.name, positional[0])
+        if len(positional) > len(keys):
+            raise Refused("more arguments than the tool takes")
+        return Found(tool.name, {**dict(zip(keys, positional, strict=False)), **named})
+
+    def _tagged(self, item: _Item, scanner: TaggedScanner, text: str) -> Found:
+        if scanner.state is State.BROKEN and not scanner.pairs:
+            raise Refused("no arguments")
+        tool = self._box.named(item.name)
+        arguments: dict[str, Any] = {}
+        for key, kind, start, end in scanner.pairs:
+            declared = {"true": "string", "false": "any"}.get(kind or "", kind)
+            schema = tool.properties.get(key.strip())
+            arguments[key.strip()] = typed(text[start - self.start : end - self.start], schema, declared)
+        return Found(tool.name, arguments)
+
+    def _read_cut(self, item: _Item, text: str) -> list[Found]:
+        """The calls of arguments that stop where the text does. One that stops inside a value is
+        never completed; one that only lacks its closers is. Raises `Refused`, `_CutOffError`."""
+        scanner = item.scanner
+        value = text[item.start - self.start :]
+        before: list[Found] = []
+        name = item.name
+        if isinstance(scanner, BracketScanner):
+            if scanner.items_end:
+                closers = "".join(_CLOSER[bracket] for bracket in reversed(scanner.items_open))
+                before = self._read(item, text, scanner.items_end, closers)
+                value = text[scanner.items_end - self.start :]
+            if not name or self.row.format.whole:
+                pattern = _NAME_IN_PYTHON if self.row.format.grammar == "python" else _NAME_IN_JSON
+                found = pattern.search(value)
+                name = found[1] if found else ""
+        if name:
+            name = self._box.named(name).name
+        elif not self.row.format.marked and not before:
+            raise Refused("it ends before it names a tool")
+        if scanner.open_value or (isinstance(scanner, BracketScanner) and scanner.between_values):
+            raise _CutOffError(name, before)
+        closers = ""
+        if isinstance(scanner, BracketScanner):
+            closers = "".join(_CLOSER[bracket] for bracket in reversed(scanner.brackets))
+        try:
+            calls = self._read(item, text, self.start + len(text), closers)
+        except Refused as why:
+            raise _CutOffError(name, before) from why
+        if any(key not in call.arguments for call in calls for key in self._box.tools[call.name].required):
+            raise _CutOffError(name, before)
+        return calls

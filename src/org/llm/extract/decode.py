@@ -1,0 +1,346 @@
+"""From the text of arguments to values: JSON and what models write for it, Python calls, Gemma's
+notation, values between tags typed by the tool's schema. Pure.
+
+Every function raises `ValueError` for what it cannot read.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_REPAIR = 1 << 16  # characters that the slow ways are tried on
+
+_STRICT = json.JSONDecoder(strict=False)
+_ESCAPE = re.compile(r"""\\(?:(["\\/bfnrt]|u[0-9a-fA-F]{4})|(.)|\Z)""", re.DOTALL)
+_PYTHON_ESCAPE = re.compile(
+    r"""\\(?:(["'\\abfnrtv\n0-7]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|N\{[A-Z -]+\})|(.))""", re.DOTALL
+)
+_PYTHON_SIGN = re.compile(r"'|\b(?:True|False|None)\b")
+
+
+def decode(text: str) -> Any:
+    """The value that `text` stands for, all of it: as JSON, with bad escapes keeping their
+    backslash, as a Python literal, after small repairs, or as json_repair reads it."""
+    text = text.strip()
+    attempts = [_json, _json_with_bad_escapes]
+    if len(text) <= MAX_REPAIR:
+        attempts += [_python_literal, _repaired, _json_repair]
+    else:
+        attempts += [_repaired]
+    for attempt in attempts:
+        try:
+            return attempt(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue  # the next way may read it
+    raise ValueError("no JSON")
+
+
+def _json(text: str) -> Any:
+    value, end = _STRICT.raw_decode(text)
+    if text[end:].strip():
+        raise ValueError("text after the value")
+    return value
+
+
+def keep_bad_escapes(text: str) -> str:
+    r"""Double the backslash where JSON knows no such escape; `\'` is an apostrophe."""
+
+    def mend(found: re.Match[str]) -> str:
+        if found[1]:
+            return found[0]
+        return "'" if found[2] == "'" else "\\" + found[0]
+
+    return _ESCAPE.sub(mend, text)
+
+
+def _json_with_bad_escapes(text: str) -> Any:
+    if "\\" not in text:
+        raise ValueError("no escapes to mend")
+    return _json(keep_bad_escapes(text))
+
+
+def _python_literal(text: str) -> Any:
+    if not _PYTHON_SIGN.search(text):
+        raise ValueError("nothing of Python in it")
+    return ast.literal_eval(_ESCAPE.sub(_for_python, text))
+
+
+def _for_python(found: re.Match[str]) -> str:
+    if found[2] and found[2] not in "'\n":
+        return "\\" + found[0]
+    return found[0]
+
+
+_TOKEN = re.compile(
+    r"""(?P<skip>\s++|//[^\n]*+|\#[^\n]*+|/\*.*?\*/)
+    |(?P<string>"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.|(?<=\w)'(?=\w))*+'|“(?:[^”\\]++|\\.)*+”|‘(?:[^’\\]++|\\.)*+’)
+    |(?P<mark>[{}\[\],:])
+    |(?P<word>[^\s{}\[\],:"'“‘]++)""",
+    re.DOTALL | re.VERBOSE,
+)
+_WORDS = {
+    "true": "true",
+    "false": "false",
+    "null": "null",
+    "none": "null",
+    "undefined": "null",
+    "nil": "null",
+}
+_NUMBER = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\Z")
+_OPEN_TO_CLOSE = {"{": "}", "[": "]"}
+
+
+def _repaired(text: str) -> Any:
+    """Read `text` word by word and write it as JSON: other quotes, unquoted keys, Python's words,
+    comments, trailing commas, closers that are missing or one too many."""
+    out: list[str] = []
+    stack: list[str] = []
+    at = 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise ValueError("a string without its end")
+        at, kind, token = found.end(), found.lastgroup, found.group()
+        if kind == "skip":
+            continue
+        if kind == "mark":
+            if token in "{[":
+                stack.append(token)
+            elif token in "}]":
+                if all(_OPEN_TO_CLOSE[bracket] != token for bracket in stack):
+                    continue
+                _drop_comma(out)
+                while _OPEN_TO_CLOSE[stack[-1]] != token:
+                    out.append(_OPEN_TO_CLOSE[stack.pop()])
+                stack.pop()
+            elif token == "," and (not out or out[-1] in ("{", "[", ",")):
+                continue
+        else:
+            token = _string(token) if kind == "string" else _word(token)
+            if out and out[-1] not in ("{", "[", ",", ":"):
+                out.append(",")
+        if token in ("{", "[") and out and out[-1] not in ("{", "[", ",", ":"):
+            out.append(",")
+        out.append(token)
+    _drop_comma(out)
+    out += [_OPEN_TO_CLOSE[bracket] for bracket in reversed(stack)]
+    return _json("".join(out))
+
+
+def _drop_comma(out: list[str]) -> None:
+    if out and out[-1] == ",":
+        out.pop()
+
+
+def _string(token: str) -> str:
+    body = token[1:-1]
+    if token[0] == '"':
+        return '"' + _raw_controls(keep_bad_escapes(body)) + '"'
+    body = re.sub(r'\\.|"', lambda found: found[0] if found[0] != '"' else '\\"', body, flags=re.DOTALL)
+    return '"' + _raw_controls(keep_bad_escapes(body)) + '"'
+
+
+def _raw_controls(body: str) -> str:
+    return re.sub(r"[\x00-\x1f]", lambda found: f"\\u{ord(found[0]):04x}", body)
+
+
+def _word(token: str) -> str:
+    if token.lower() in _WORDS:
+        return _WORDS[token.lower()]
+    if _NUMBER.match(token):
+        return repr(float(token)) if re.search(r"[.eE]", token) else str(int(token))
+    return json.dumps(token)
+
+
+def _json_repair(text: str) -> Any:
+    import json_repair  # noqa: PLC0415 - the last resort, and slow to load
+
+    value = json_repair.loads(text, skip_json_loads=True)
+    if value in ("", None):
+        raise ValueError("not even with json_repair")
+    return value
+
+
+def unescape_once(text: str) -> str:
+    r"""`{\"a\": 1}` -> `{"a": 1}`."""
+    value = _STRICT.decode(f'"{text.strip()}"')
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    return value
+
+
+# -- Python calls
+
+
+def decode_python(text: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
+    """The calls in `f(1, a=2)` or `[f(), g(b="x")]`: (name, positional, named), literals only."""
+    if len(text) > MAX_REPAIR * 4:
+        raise ValueError("too long for Python")
+    source = _PYTHON_ESCAPE.sub(lambda m: m[0] if m[1] else "\\" + m[0], text.strip())
+    try:
+        tree = ast.parse(source, mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError, ValueError):
+        tree = _parse_with_raw_newlines(source)
+    nodes = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
+    return [_python_call(node) for node in nodes]
+
+
+_PYTHON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"|\'(?:[^\'\\]++|\\.)*+\'', re.DOTALL)
+_PYTHON_WORD = re.compile(r"\b(true|false|null)\b")
+_PYTHON_NAME = {"true": "True", "false": "False", "null": "None"}
+
+
+def _parse_with_raw_newlines(source: str) -> ast.expr:
+    """Once more, with newlines inside strings escaped and JSON's words outside of them read."""
+    parts: list[str] = []
+    at = 0
+    for found in _PYTHON_STRING.finditer(source):
+        parts.append(_PYTHON_WORD.sub(lambda m: _PYTHON_NAME[m[0]], source[at : found.start()]))
+        parts.append(re.sub(r"(?<!\\)\n", r"\\n", found.group()))
+        at = found.end()
+    parts.append(_PYTHON_WORD.sub(lambda m: _PYTHON_NAME[m[0]], source[at:]))
+    try:
+        return ast.parse("".join(parts), mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError("not a Python call") from error
+
+
+def _python_call(node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
+    if not isinstance(node, ast.Call):
+        raise ValueError("not a call")
+    if isinstance(node.func, ast.Name) and node.func.id == "print" and len(node.args) == 1:
+        return _python_call(node.args[0])
+    named: dict[str, Any] = {}
+    for keyword in node.keywords:
+        value = _literal(keyword.value)
+        if keyword.arg is not None:
+            named[keyword.arg] = value
+        elif isinstance(value, dict):
+            named |= value
+    return ast.unparse(node.func), [_literal(argument) for argument in node.args], named
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name) and node.id in ("true", "false", "null"):
+        return {"true": True, "false": False, "null": None}[node.id]
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(element) for element in node.elts]
+    if isinstance(node, ast.Dict):
+        keys = [_literal(key) if key is not None else None for key in node.keys]
+        return dict(zip(map(str, keys), map(_literal, node.values), strict=True))
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError("an argument is no literal") from error
+
+
+# -- Gemma
+
+
+_GEMMA = re.compile(
+    r'<\|"\|>(.*?)<\|"\|>|<escape>(.*?)<escape>|("(?:[^"\\]++|\\.)*+")|([^<"{}\[\],:]+)|(.)', re.DOTALL
+)
+
+
+def decode_gemma(text: str) -> Any:
+    """`{key:<|"|>text<|"|>,n:3}`: strings between marks, keys and other values bare."""
+    out: list[str] = []
+    for found in _GEMMA.finditer(text):
+        marked = found[1] if found[1] is not None else found[2]
+        if marked is not None:
+            out.append(json.dumps(marked))
+        elif found[3]:
+            out.append(found[3])
+        elif found[4]:
+            word = found[4].strip()
+            out.append(_word(word) if word else "")
+        else:
+            out.append(found[5])
+    return decode("".join(out))
+
+
+# -- values between tags
+
+
+def typed(text: str, schema: Any, declared: str | None = None) -> Any:
+    """The value of a tag's text. It is a string, unless the schema of its parameter (or, without
+    one, the format: `declared`) says something else and it reads as that.
+
+    A line break after the opening tag is not part of it, nor is then the one before the closing tag.
+    """
+    if text.startswith("<![CDATA[") and text.endswith("]]>"):
+        return text[9:-3]
+    opening = re.match(r"\r?\n", text)
+    body = re.sub(r"\r?\n[ \t]*\Z", "", text[opening.end() :]) if opening else text
+    types = schema_types(schema)
+    if not types and declared is not None:
+        types = [declared]
+    stripped = body.strip()
+    for kind in types:
+        if kind in ("string", "str", "text", "enum"):
+            return body
+        try:
+            value = _typed(stripped, kind)
+        except ValueError:
+            continue  # not of this type: another one of the schema's, or a string
+        return value
+    return body
+
+
+def schema_types(schema: Any) -> list[str]:
+    """The JSON types a schema allows, those that a text is tried as first: `string` last."""
+    if not isinstance(schema, Mapping):
+        return []
+    kind = schema.get("type")
+    types = (
+        [kind]
+        if isinstance(kind, str)
+        else [t for t in kind if isinstance(t, str)]
+        if isinstance(kind, Sequence)
+        else []
+    )
+    for word in ("anyOf", "oneOf", "allOf"):
+        options = schema.get(word)
+        for option in options if isinstance(options, Sequence) else ():
+            types += schema_types(option)
+    if not types and isinstance(schema.get("enum"), Sequence):
+        types = ["string"] if all(isinstance(v, str) for v in schema["enum"]) else ["any"]
+    if not types and "properties" in schema:
+        types = ["object"]
+    return sorted(types, key=lambda t: t == "string")
+
+
+def _typed(text: str, kind: str) -> Any:
+    lowered = text.lower()
+    if kind in ("integer", "int"):
+        number = float(text)
+        if number != int(number):
+            raise ValueError("not a whole number")
+        return int(text) if re.fullmatch(r"[-+]?\d+", text) else int(number)
+    if kind in ("number", "float"):
+        return int(text) if re.fullmatch(r"[-+]?\d+", text) else _finite(text)
+    if kind in ("boolean", "bool"):
+        if lowered not in ("true", "false", "1", "0", "yes", "no"):
+            raise ValueError("not a boolean")
+        return lowered in ("true", "1", "yes")
+    if kind == "null":
+        if lowered not in ("null", "none", ""):
+            raise ValueError("not null")
+        return None
+    value = decode(text)
+    if kind in ("array", "list") and not isinstance(value, list):
+        raise ValueError("not an array")
+    if kind in ("object", "dict") and not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError("not a number")
+    return number
