@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli_kit import Desk, models_server
+from engine import Engine
 from org.cli.doctor import Finding, Report, as_text
 from org.cli.style import Style
 from org.errors import ExitCode
@@ -133,6 +135,18 @@ def test_the_chosen_model_and_its_context(desk: Desk, monkeypatch: pytest.Monkey
         monkeypatch.setenv("ORG_BASE", base)
         (refusal,) = findings(desk, "models")
         assert (refusal["status"], refusal["hint"]) == ("warning", "set the key in ORG_API_KEY")
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("without_bubblewrap")
+def test_the_context_is_what_the_server_runs_the_model_with(
+    desk: Desk, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORG_BASE", engine.base_url)
+    with urllib.request.urlopen(engine.base_url.removesuffix("/v1") + "/props") as answer:
+        context = json.load(answer)["default_generation_settings"]["n_ctx"]
+    text = f"model: {engine.model} (the only one), context: {context:,} tokens"
+    assert findings(desk, "models")[1]["text"] == text
 
 
 @pytest.mark.usefixtures("without_bubblewrap")
