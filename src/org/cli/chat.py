@@ -34,7 +34,7 @@ LATEST = ""
 
 def parser() -> argparse.ArgumentParser:
     made = Parser(prog="org chat", description="Open a room and talk in it.")
-    made.add_argument("--room", metavar="ROOM", default="", help="the name of the new room")
+    made.add_argument("--room", metavar="NAME", default="", help="the name of the new room")
     made.add_argument("-r", "--resume", metavar="ROOM", nargs="?", const=LATEST,
                       help="go on in a room (without a name: the newest)")  # fmt: skip
     made.add_argument("--plain", action="store_true", help="line by line, without a full screen")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from org.config import Settings, load
 from org.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in the one form that errors have here."""
+    """Says what is wrong in the one form that errors have here; every verb takes `--debug`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_argument("--debug", action="store_true", help="print whole tracebacks, and events as they come")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"`{self.prog} --help` explains it")
@@ -23,8 +27,8 @@ def add_room_options(parser: argparse.ArgumentParser) -> None:
     who.add_argument("-m", "--model", metavar="NAME", help="the model of all who have none of their own; "
                      "a name of the server's, or a GGUF file")  # fmt: skip
     who.add_argument("--base", metavar="URL", help="the model server")
-    who.add_argument("--with", dest="members", metavar="ID=PROFILE[:MODEL]", action="append", help="a "
-                     "participant (agent, python or simple) instead of the roster; may be repeated")  # fmt: skip
+    who.add_argument("--with", dest="members", metavar="ID=PROFILE[:MODEL]", action="append",
+                     help="a participant (agent, python, simple); replaces the roster; repeatable")  # fmt: skip
     who.add_argument("--policy", metavar="P", help="who speaks next: in-turn, parallel or mention")
     where = parser.add_argument_group("where it works")
     where.add_argument("-C", dest="folder", metavar="DIR", type=Path, help="work in this folder of yours "
@@ -36,7 +40,6 @@ def add_room_options(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("where it stops")
     for name, kind in (("turns", int), ("seconds", float), ("tokens", int), ("tools", int)):
         limits.add_argument(f"--max-{name}", metavar="N", type=kind)
-    parser.add_argument("--debug", action="store_true", help="print every event and whole tracebacks")
 
 
 def settings_from(args: argparse.Namespace) -> Settings:

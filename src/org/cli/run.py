@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "to standard output. What is piped in is added to the words.",
     )
     made.add_argument("words", nargs="*", metavar="TEXT")
-    made.add_argument("--room", metavar="ROOM", default="", help="the name of the new room")
+    made.add_argument("--room", metavar="NAME", default="", help="the name of the new room")
     made.add_argument("-r", "--resume", metavar="ROOM", help="say it in this room")
     made.add_argument("--json", action="store_true", help="print every event, one JSON object a line")
     add_room_options(made)
