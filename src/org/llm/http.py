@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._head_seen = False
         self._framed = False
         self._complete = False
+        self._keep_alive = False
         self.idle = False
         answer: asyncio.Future[Response] = self._loop.create_future()
         self._answer = answer
@@ -127,7 +128,7 @@ class Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
         self._overhead += len(data)
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
             self._check()
             if self._streaming and self._body:
                 chunk = b"".join(self._body)
@@ -135,15 +136,11 @@ class Connection(asyncio.Protocol):
                 # When the stream is over in its own terms, its last bytes need not be waited for.
                 if not answer.done() and self._on_stream(chunk):
                     self._succeed()
-        except httptools.HttpParserError as error:
-            self._fail(StreamBroken(f"the server does not speak HTTP/1.1: {error}"))
-        except httptools.HttpParserUpgrade:
-            self._fail(StreamBroken("the server wants to speak something else than HTTP/1.1"))
         except OrgError as error:
             self._fail(error)
         if self._complete:
             self._succeed()
-            self.idle = self._parser.should_keep_alive() and not self._closed
+            self.idle = self._keep_alive and not self._closed
             if not self.idle:
                 self.close()
 
@@ -169,6 +166,16 @@ class Connection(asyncio.Protocol):
             self._answer.set_exception(error)
         self.close()
 
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if not self._complete:
+                raise StreamBroken(f"the server does not speak HTTP/1.1: {error}") from error
+            self._keep_alive = False  # the answer is whole; what follows it was not asked for
+        except httptools.HttpParserUpgrade as error:
+            raise StreamBroken("the server wants to speak something else than HTTP/1.1") from error
+
     def _check(self) -> None:
         coding = self._headers.get("content-encoding", "identity").lower()
         if self._head_seen and coding != "identity":
@@ -179,6 +186,10 @@ class Connection(asyncio.Protocol):
             raise StreamBroken(f"the server's answer is longer than {BODY_LIMIT} bytes")
 
     # -- callbacks of the parser
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise StreamBroken("more than one answer")  # stops the parser
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -200,6 +211,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._head_seen:
             self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it right after
         else:  # an interim answer (100, 103)
             self._headers = {}
 
