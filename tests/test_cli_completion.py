@@ -64,7 +64,7 @@ def test_in_bash(completes: Completes) -> None:
     assert completes("ex") == [verb for verb in VERBS if verb.startswith("ex")]
     assert completes("show", "") == ["plans", "room-1", "room-2"]
     assert completes("show", "r") == ["room-1", "room-2"]
-    assert completes("show", "room-1", "--") == ["--help", "--tools", "--json"]
+    assert completes("show", "room-1", "--") == ["--help", "--debug", "--tools", "--json"]
     assert completes("export", "plans", "--format", "") == ["md", "json"]
     assert completes("export", "plans", "--format", "=", "j") == ["json"]
     assert completes("export", "plans", "--format", "=") == ["md", "json"]

@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.add_argument("--debug", action="store_true", help="print whole tracebacks, and events as they come")
+        self.add_argument("--debug", action="store_true", help="print whole tracebacks and every event")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"`{self.prog} --help` explains it")
@@ -27,8 +27,8 @@ def add_room_options(parser: argparse.ArgumentParser) -> None:
     who.add_argument("-m", "--model", metavar="NAME", help="the model of all who have none of their own; "
                      "a name of the server's, or a GGUF file")  # fmt: skip
     who.add_argument("--base", metavar="URL", help="the model server")
-    who.add_argument("--with", dest="members", metavar="ID=PROFILE[:MODEL]", action="append",
-                     help="a participant (agent, python, simple); replaces the roster; repeatable")  # fmt: skip
+    who.add_argument("--with", dest="members", metavar="ID=PROFILE[:MODEL]", action="append", help="a "
+                     "participant (agent, python or simple) instead of the roster; repeatable")  # fmt: skip
     who.add_argument("--policy", metavar="P", help="who speaks next: in-turn, parallel or mention")
     where = parser.add_argument_group("where it works")
     where.add_argument("-C", dest="folder", metavar="DIR", type=Path, help="work in this folder of yours "
