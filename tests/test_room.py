@@ -33,6 +33,7 @@ from org.messages import Audience, ChatRequest, Completion, Message, Usage
 from org.ports import Participant, Turn
 from org.tooling import Tool, ToolCall, ToolResult, ToolSpec
 from room_kit import (
+    Answer,
     Echo,
     Files,
     Memo,
@@ -452,7 +453,7 @@ async def test_too_many_turns() -> None:
 
 
 async def test_turns_that_run_at_the_last_one_come_to_their_end() -> None:
-    steps = [calling(call("sh", "aaaaaaaaa", cmd="a")), calling(call("sh", "bbbbbbbbb", cmd="b")), "@me done"]
+    steps: list[Answer] = [calling(call("sh", "aaaaaaaaa", cmd="a")), "@me done"]
     crowd = [participant(name, *steps, tools=[tool()]) for name in ("ann", "bob", "eve")]
     schedule = Schedule("parallel", parallel=3)
     async with Room(participants=crowd, limits=Limits(turns=2), schedule=schedule) as room:
