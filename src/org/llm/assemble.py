@@ -60,7 +60,7 @@ class Assembler:
         The two may hold halves of surrogate pairs; see `whole`. Raises `ServerRefused` for an error
         event, `StreamBroken` for what is not JSON.
         """
-        if payload == b"[DONE]":
+        if self.done or payload == b"[DONE]":
             self.done = True
             return "", ""
         try:

@@ -265,20 +265,37 @@ class _Answer:
         )
 
     def _take(self, payloads: list[bytes]) -> None:
-        feed = self._assembler.feed
-        pieces = [feed(payload) for payload in payloads]
-        if not pieces:
-            return
-        text = self._text_pairs.feed("".join([p[0] for p in pieces]))
-        reasoning = self._reasoning_pairs.feed("".join([p[1] for p in pieces]))
-        self._begun = self._begun or bool(text or reasoning)
-        if text:
-            text, thought = self._think.feed(text)
+        run: list[str] = []  # pieces in a row that are all text, or all reasoning
+        thinking = False
+        try:
+            for payload in payloads:
+                text, thought = self._assembler.feed(payload)
+                if thought:
+                    if run and not thinking:
+                        self._deliver(run, thinking=False)
+                        run = []
+                    thinking = True
+                    run.append(thought)
+                if text:
+                    if run and thinking:
+                        self._deliver(run, thinking=True)
+                        run = []
+                    thinking = False
+                    run.append(text)
+        finally:  # what came before an error is shown, too
+            if run:
+                self._deliver(run, thinking=thinking)
+
+    def _deliver(self, run: list[str], *, thinking: bool) -> None:
+        self._begun = True
+        if thinking:
+            text, thought = "", self._reasoning_pairs.feed("".join(run))
+        else:
+            text, thought = self._think.feed(self._text_pairs.feed("".join(run)))
             text = self._calls.feed(text)
-            reasoning += thought
-        if reasoning:
-            self._reasoning.append(reasoning)
-        self._show(text, reasoning)
+        if thought:
+            self._reasoning.append(thought)
+        self._show(text, thought)
 
     def _show(self, text: str, reasoning: str) -> None:
         if reasoning:
