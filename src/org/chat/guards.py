@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections import deque
 from itertools import pairwise
 from typing import NamedTuple
+from zlib import crc32
 
 from org.tooling import ToolCall, ToolResult
 
@@ -40,11 +42,11 @@ class RepeatedCalls:
 
 
 class _Said(NamedTuple):
-    """A message: who said it, its words, and its pairs of neighbouring words."""
+    """A message: who said it, and a sketch of its words: numbers for pairs of neighbours, the smallest
+    `SKETCH` of them. Two texts share about as much of their sketches as of all their pairs."""
 
     sender: str
-    words: tuple[str, ...]
-    pairs: frozenset[tuple[str, str]]
+    sketch: array[int]
 
 
 class Stagnation:
@@ -57,6 +59,7 @@ class Stagnation:
     WINDOW = 24
     ALIKE = 0.85
     LENGTH = 2000  # characters of a message that are looked at
+    SKETCH = 64
 
     def __init__(self, repeats: int) -> None:
         """`repeats` is how many near-identical messages of one sender stop an exchange, those of
@@ -68,20 +71,20 @@ class Stagnation:
         """Remember a model's message; whether it makes the round one too many."""
         if not self._repeats:
             return False
-        words = tuple(re.findall(r"\w+", text[: self.LENGTH].casefold()))
-        said = _Said(sender, words, frozenset(pairwise(words)))
+        words = re.findall(r"\w+", text[: self.LENGTH].casefold())
+        pairs = {crc32(f"{a} {b}".encode(errors="replace")) for a, b in pairwise(("", *words, ""))}
+        said = _Said(sender, array("I", sorted(pairs)[: self.SKETCH]))
         self._recent.append(said)
-        alike = [other.sender for other in self._recent if _alike(said, other, self.ALIKE)]
+        mine = frozenset(said.sketch)
+        alike = [other.sender for other in self._recent if self._alike(mine, other.sketch)]
         return len(alike) - len(set(alike)) + 1 >= self._repeats
 
-
-def _alike(a: _Said, b: _Said, least: float) -> bool:
-    if a.words == b.words:
-        return True
-    fewer, more = sorted((len(a.pairs), len(b.pairs)))
-    if fewer < least * more or not more:
-        return False
-    return len(a.pairs & b.pairs) >= least * len(a.pairs | b.pairs)
+    def _alike(self, mine: frozenset[int], other: array[int]) -> bool:
+        fewer, more = sorted((len(mine), len(other)))
+        if fewer < self.ALIKE * more:
+            return False
+        shared = len(mine.intersection(other))
+        return shared >= self.ALIKE * (fewer + more - shared)
 
 
 def _signature(call: ToolCall) -> str:

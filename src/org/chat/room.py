@@ -340,9 +340,9 @@ class Room:
         async def post(text: str, addressed: bool) -> None:
             # Who was sent out while it spoke is not heard any more: the end of its turn keeps its words.
             if self._participants.get(name) is participant:
-                await self._reply(turn, text, only_addressed=addressed)
+                await self._reply(name, causes, text, only_addressed=addressed)
 
-        turn = Turn(
+        return Turn(
             id=turn_id,
             participant=name,
             causes=causes,
@@ -353,15 +353,16 @@ class Room:
             post=post,
             limit=lambda: exchange.spent() or "",
         )
-        return turn
 
     # -- posting
 
-    async def _reply(self, turn: Turn, text: str, *, only_addressed: bool) -> None:
+    async def _reply(
+        self, name: str, causes: tuple[Message, ...], text: str, *, only_addressed: bool
+    ) -> None:
         """Post what a participant said. An address that names nobody goes back to it, once an exchange."""
-        name, exchange = turn.participant, self._exchange
-        cause = turn.causes[-1].id if turn.causes else None
-        hop = 1 + max((message.hop for message in turn.causes), default=0)
+        exchange = self._exchange
+        cause = causes[-1].id if causes else None
+        hop = 1 + max((message.hop for message in causes), default=0)
         posted, refusals = await self._deliver(name, "model", text, cause, hop, only_addressed=only_addressed)
         for event in posted:
             exchange.note(event)
