@@ -353,7 +353,7 @@ def test_targets_below_a_base_url(path: str, target: str) -> None:
 @pytest.mark.parametrize(
     ("url", "host"),
     [
-        ("http://Example.com/v1", "example.com"),
+        ("http://Example.com/v1", "Example.com"),
         ("https://example.com:8443/v1", "example.com:8443"),
         ("http://[::1]:5/v1", "[::1]:5"),
         ("http://127.0.0.1", "127.0.0.1"),

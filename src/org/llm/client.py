@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import os
 import re
 import string
 from collections.abc import Callable, Mapping
@@ -309,7 +309,7 @@ ALPHANUMERIC = string.ascii_letters + string.digits
 
 def new_call_id() -> str:
     """Nine letters and digits: what the strictest chat templates accept."""
-    return "".join(random.choices(ALPHANUMERIC, k=9))
+    return "".join([ALPHANUMERIC[byte % len(ALPHANUMERIC)] for byte in os.urandom(9)])
 
 
 def _with_id(call: ToolCall) -> ToolCall:

@@ -14,7 +14,6 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import httptools
 
@@ -216,6 +215,13 @@ class Connection(asyncio.Protocol):
             self._headers = {}
 
 
+# No other parts, and nothing that could end a line of a request.
+_BASE_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>[0-9]{1,5}))?(?P<path>(?:/[\w.~%+-]*)*)",
+    re.ASCII,
+)
+
+
 class Origin:
     """The connections to one base URL, and how requests to it are written.
 
@@ -224,29 +230,18 @@ class Origin:
     """
 
     def __init__(self, base_url: str, *, connect_timeout_s: float) -> None:
-        try:
-            parts = urlsplit(base_url)
-            port = parts.port
-        except ValueError:
-            raise _no_base_url(base_url) from None
-        if parts.username is not None:
-            raise UsageError("a base URL holds no user or password", "set the key in ORG_API_KEY")
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.query
-            or parts.fragment
-            or not _PLAIN.fullmatch(base_url)
-        ):
-            raise _no_base_url(base_url)
+        parts = _BASE_URL.fullmatch(base_url)
+        port = int(parts["port"] or 0) if parts else 0
+        if parts is None or port > 65535:
+            if "@" in base_url:
+                raise UsageError("a base URL holds no user or password", "set the key in ORG_API_KEY")
+            raise UsageError(f"not a base URL: `{base_url}`", "write it like http://127.0.0.1:11434/v1")
         self.url = base_url.rstrip("/")
-        self._host = parts.hostname
-        self._tls = parts.scheme == "https"
+        self._tls = parts["scheme"] == "https"
+        self._host = parts["host"].strip("[]")
         self._port = port or (443 if self._tls else 80)
-        self._path = parts.path.rstrip("/")
-        self._authority = f"[{self._host}]" if ":" in self._host else self._host
-        if port:
-            self._authority += f":{port}"
+        self._path = parts["path"].rstrip("/")
+        self._authority = f"{parts['host']}:{port}" if port else parts["host"]
         self._connect_timeout_s = connect_timeout_s
         self._connections: list[Connection] = []
 
@@ -304,13 +299,6 @@ class Origin:
 def _tls_context() -> ssl.SSLContext:
     """One for the process: making one costs more than 20 ms."""
     return ssl.create_default_context()
-
-
-_PLAIN = re.compile(r"[!-~]+")
-
-
-def _no_base_url(text: str) -> UsageError:
-    return UsageError(f"not a base URL: `{text}`", "write it like http://127.0.0.1:11434/v1")
 
 
 def _reason(error: OSError) -> str:
