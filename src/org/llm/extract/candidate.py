@@ -46,6 +46,7 @@ class _CutOffError(Exception):
         self.calls = calls
 
 
+_MAX_ITEMS = 1_000  # calls in one wrapper
 _STRAY = re.compile(r"[}\])]{1,8}")
 _NAME_IN_JSON = re.compile(
     r"""(?:name|tool|function|action)\\{0,2}["'”]?\s{0,8}:\s{0,8}\\{0,2}["'“]([\w.\-:/]{1,128})\\{0,2}["'”]"""
@@ -63,8 +64,17 @@ class Candidate:
     """
 
     def __init__(
-        self, row: Row, box: Toolbox, head: re.Match[str], start: int, base: int, before: str
+        self,
+        row: Row,
+        box: Toolbox,
+        head: re.Match[str],
+        start: int,
+        base: int,
+        before: str,
+        *,
+        patient: bool = True,
     ) -> None:
+        self._patient = patient
         self.start = start
         self.before = before
         self.kept = Rope()
@@ -111,6 +121,7 @@ class Candidate:
             outer_closes=format.closers or closes,
             keys=keys,
             only_keys=tags.only_keys,
+            patient=self._patient,
         )
 
     def advance(self, window: str, at: int, base: int, final: bool) -> Outcome | None:
@@ -138,6 +149,12 @@ class Candidate:
                 return self._outcome(window, base)
             at = step
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether it looked at all of the text and gave most of it back."""
+        last = self._items[-1].scanner if self._items else None
+        return isinstance(last, TaggedScanner) and last.gave_up
+
     def _tail(self, window: str, at: int, base: int, final: bool) -> int | None:
         """After arguments: one more closing mark, or the opening of one more call. The position to
         go on from; -1 when there is neither, None when more text is needed."""
@@ -156,7 +173,9 @@ class Candidate:
             self._broken = False
             self._move(base + closer.end())
             return closer.end()
-        header = self.row.header.match(window, at, final) if self.row.header and not self._broken else None
+        header = None
+        if self.row.header and not self._broken and len(self._items) < _MAX_ITEMS:
+            header = self.row.header.match(window, at, final)
         if header is MORE:
             return None
         if header is None:
@@ -215,7 +234,8 @@ class Candidate:
                 return [self._named(item.name, decode_gemma(value))]
             if grammar == "line":
                 return [self._named(item.name, value.strip().strip("`\"'"), plain=True)]
-            decoded = decode(unescape_once(value)) if _ESCAPED.match(value) else decode(value)
+            complete = item.scanner.state is State.DONE and not closers
+            decoded = decode(unescape_once(value) if _ESCAPED.match(value) else value, complete=complete)
             if item.name and not self.row.format.whole:
                 return [self._named(item.name, decoded, plain=self.row.format.name == "react")]
             return calls_in(decoded, self._box, strict=not self.row.format.marked)

@@ -22,15 +22,19 @@ _PYTHON_ESCAPE = re.compile(
 _PYTHON_SIGN = re.compile(r"'|\b(?:True|False|None)\b")
 
 
-def decode(text: str) -> Any:
+def decode(text: str, *, complete: bool = True) -> Any:
     """The value that `text` stands for, all of it: as JSON, with bad escapes keeping their
-    backslash, as a Python literal, after small repairs, or as json_repair reads it."""
+    backslash, as a Python literal, after small repairs, or as json_repair reads it.
+
+    A text that is not `complete` (its closers are missing) is left to the small repairs: json_repair
+    makes something of anything.
+    """
     text = text.strip()
-    attempts = [_json, _json_with_bad_escapes]
+    attempts = [_json, _json_with_bad_escapes, _repaired]
     if len(text) <= MAX_REPAIR:
-        attempts += [_python_literal, _repaired, _json_repair]
-    else:
-        attempts += [_repaired]
+        attempts.insert(2, _python_literal)
+        if complete:
+            attempts.append(_json_repair)
     for attempt in attempts:
         try:
             return attempt(text)
@@ -120,6 +124,8 @@ def _repaired(text: str) -> Any:
             elif token == "," and (not out or out[-1] in ("{", "[", ",")):
                 continue
         else:
+            if kind == "word" and out and out[-1] not in ("{", "[", ",", ":", "}", "]"):
+                raise ValueError("a word after a value")
             token = _string(token) if kind == "string" else _word(token)
             if out and out[-1] not in ("{", "[", ",", ":"):
                 out.append(",")

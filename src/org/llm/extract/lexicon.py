@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from org.llm.extract.formats import END_TOKENS, FORMATS, TOOL_CODE, Format
-from org.llm.extract.patterns import BLANK, Element, Part, Pattern, beginnings, either
+from org.llm.extract.patterns import BLANK, Element, Part, Pattern, beginnings, either, full, partial, unnamed
 
 _PREFIX_LETTERS = "fdta"  # functions., default_api., tools., api.
 
@@ -41,15 +41,29 @@ class Row:
         return Pattern(BLANK, either(*closers, *END_TOKENS))
 
 
+@dataclass(frozen=True)
+class Opening:
+    """A literal of the table, and the rows that it may start."""
+
+    literal: str
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def gate(self) -> Pattern:
+        """Matches wherever the head of any of the rows does: most look-alikes fail here."""
+        heads = (_expanded(row.format.head, row.names) for row in self.rows)
+        return Pattern(either(*((Part(unnamed(full(*head)), partial(*head))) for head in heads)))
+
+
 class Lexicon:
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.trigger = re.compile(_trigger(names))
-        self.tool_code = Row(TOOL_CODE, names)
+        self.tool_code = Opening("", (Row(TOOL_CODE, names),))
 
     @cached_property
-    def _rows(self) -> dict[str, tuple[Row, ...]]:
-        rows: dict[str, tuple[Row, ...]] = {}
+    def _openings(self) -> dict[str, Opening]:
+        rows: dict[str, list[Row]] = {}
         for format in FORMATS:
             row = Row(format, self.names)
             for opening in format.open:
@@ -57,38 +71,42 @@ class Lexicon:
                     [Row(format, self.names, name) for name in self.names] if "{tool}" in opening else [row]
                 )
                 for one in named:
-                    literal = opening.replace("{tool}", one.tool)
-                    rows[literal] = (*rows.get(literal, ()), one)
-        return rows
+                    rows.setdefault(opening.replace("{tool}", one.tool), []).append(one)
+        return {literal: Opening(literal, tuple(fitting)) for literal, fitting in rows.items()}
 
     @cached_property
     def _opening(self) -> re.Pattern[str]:
-        longest_first = sorted(self._rows, key=len, reverse=True)
+        longest_first = sorted(self._openings, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest_first)))
 
     @cached_property
     def _longest(self) -> int:
-        return max(map(len, self._rows))
+        return max(map(len, self._openings))
 
-    def openings(self, text: str, at: int) -> list[tuple[str, tuple[Row, ...]]]:
-        """The literals of the table that stand at `at`, longest first, with their rows."""
+    @cached_property
+    def _shorter(self) -> dict[str, tuple[Opening, ...]]:
+        """For each literal, what may start there: itself, and those it begins with."""
+        return {
+            literal: tuple(
+                self._openings[literal[:n]]
+                for n in range(len(literal), 0, -1)
+                if literal[:n] in self._openings
+            )
+            for literal in self._openings
+        }
+
+    def openings(self, text: str, at: int) -> tuple[Opening, ...]:
+        """What of the table stands at `at`, the longest first."""
         found = self._opening.match(text, at)
-        if found is None:
-            return []
-        literal = found.group()
-        shorter = [
-            (literal[:n], self._rows[literal[:n]])
-            for n in range(len(literal) - 1, 0, -1)
-            if literal[:n] in self._rows
-        ]
-        return [(literal, self._rows[literal]), *shorter]
+        return () if found is None else self._shorter[found.group()]
+
+    @cached_property
+    def _prefixes(self) -> frozenset[str]:
+        return frozenset(literal[:n] for literal in self._openings for n in range(1, len(literal)))
 
     def may_open(self, text: str, at: int) -> bool:
         """Whether the text, which ends, could go on to one of the literals at `at`."""
-        rest = len(text) - at
-        return rest < self._longest and any(
-            len(literal) > rest and literal.startswith(text[at:]) for literal in self._rows
-        )
+        return len(text) - at < self._longest and text[at:] in self._prefixes
 
 
 @lru_cache(maxsize=32)
@@ -120,9 +138,9 @@ def _trigger(names: tuple[str, ...]) -> str:
     called = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     return "|".join(
         (
-            r"""\{(?=\s{0,40}(?:["'“‘\\]|name\b|tool|function|action\b|arguments\b|parameters\b|type\b|[a-z_]{0,12}\Z))""",
+            r"""\{(?=\s{0,40}(?:["'“‘\\]{1,3}(?:[\w$]|\Z)|name\b|tool|function|action\b|arguments\b|parameters\b|type\b|[a-z_]{0,12}\Z))""",
             rf"""\[(?=\s{{0,40}}(?:[{{"T{letters}]|\Z))""",
-            r"<(?=[A-Za-z|｜/]|\Z)",
+            r"<(?=[A-Za-z/]|[|｜](?:[A-Za-z]|\Z)|\Z)",
             r"`(?=``|`?\Z)",
             r"~(?=~~|~?\Z)",
             word('"tool_calls"'),

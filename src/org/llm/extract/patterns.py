@@ -56,6 +56,11 @@ def partial(*elements: Element) -> str:
     return expression
 
 
+def unnamed(expression: str) -> str:
+    """Without the names of its groups, so that it can stand several times in another."""
+    return re.sub(r"\(\?P<\w+>", "(?:", expression)
+
+
 def either(*options: Element | tuple[Element, ...]) -> Part:
     """The first of the options that matches; an option may be several elements in a row."""
     rows = [option if isinstance(option, tuple) else (option,) for option in options]
@@ -98,8 +103,7 @@ class Pattern:
 
     @cached_property
     def _partial(self) -> re.Pattern[str]:
-        expression = re.sub(r"\(\?P<\w+>", "(?:", partial(*self._elements))
-        return re.compile(f"(?:{expression})\\Z")
+        return re.compile(f"(?:{unnamed(partial(*self._elements))})\\Z")
 
     def match(self, text: str, at: int, final: bool) -> re.Match[str] | More | None:
         """The match at `at`; `MORE` when it may still come or grow; None when it cannot.

@@ -16,6 +16,7 @@ from org.llm.extract.patterns import BLANK, MORE, Pattern, beginnings, either
 
 MAX_DEPTH = 64
 MAX_SPAN = 1 << 20  # characters; a longer text is no call
+MAX_ARGUMENTS = 256
 
 
 class State(Enum):
@@ -23,6 +24,9 @@ class State(Enum):
     DONE = "done"  # it ends at `end`
     BROKEN = "broken"  # it has to end at `end`, without its closers: something else follows
     FAILED = "failed"  # too deep or too long
+
+
+_ONLY_BLANK = re.compile(r"\s*\Z")
 
 
 class Scanner(Protocol):
@@ -49,6 +53,7 @@ _INSIDE = {
     "\n": re.compile(r"\n"),
     "*/": re.compile(r"\*/|\*\Z"),
 }
+_WHOLE_STRING = re.compile(r'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"')  # the usual case, in one step
 _COMMENTS = ("\n", "*/")
 _CLOSER = {"{": "}", "[": "]", "(": ")"}
 _SMART = {"“": "”", "‘": "’"}
@@ -186,6 +191,9 @@ class BracketScanner:
                 return start + 3
         elif character == "'" and self._last and self._last not in _QUOTE_MAY_FOLLOW:
             return start + 1  # an apostrophe
+        elif character == '"' and (whole := _WHOLE_STRING.match(window, start)) and self._stack:
+            self._last = '"'
+            return whole.end()
         self._quote = _SMART.get(character, character)
         return start + 1
 
@@ -210,7 +218,7 @@ class BracketScanner:
 class TaggedScanner:
     """Arguments between tags. Their values are not escaped, so the end of a value is the closing
     tag that is followed by another tag of the call; what looks like a whole call inside a value
-    is a part of it.
+    is a part of it. Without such an end, a `patient` scanner falls back to the first closing tag.
 
     `pairs` holds (key, type or None, start, end) of every value.
     """
@@ -227,6 +235,7 @@ class TaggedScanner:
         outer_closes: tuple[str, ...],
         keys: frozenset[str],
         only_keys: bool,
+        patient: bool,
     ) -> None:
         self.state = State.MORE
         self.end = start
@@ -240,7 +249,12 @@ class TaggedScanner:
         self._outer_closes = outer_closes
         self._keys = keys
         self._only_keys = only_keys
+        self._patient = patient
+        self.gave_up = False  # it looked at everything for a better end, and found none
         self._call_end = Pattern(BLANK, either(*call_closes))
+        self._closed_by = Pattern(BLANK, either(parameter_mark, *call_closes, *outer_closes, *call_opens))
+        self._ended_by = Pattern(BLANK, either(*outer_closes, *call_opens))
+        self._close_tag = ""
         self._key: str | None = None
         self._type: str | None = None
         self._value_start = start
@@ -282,20 +296,26 @@ class TaggedScanner:
         self._type = parameter.groupdict().get("type")
         self._value_start = self._base + parameter.end()
         close = self._close_template.replace("{key}", self._key)
-        marks = (close, *self._call_opens, *self._call_closes, self._parameter_mark, "<![CDATA[")
-        self._close_tag = close
-        self._tokens = re.compile("|".join(re.escape(mark) for mark in sorted(set(marks), key=len)[::-1]))
-        self._longest = max(map(len, marks))
-        follows = (self._parameter_mark, *self._call_closes, *self._outer_closes)
-        self._closed_by = Pattern(BLANK, either(*follows))
-        self._ended_by = Pattern(BLANK, either(*self._outer_closes, *self._call_opens))
+        if close != self._close_tag:
+            self._expect(close)
         self._nested = 0
         self._cdata = False
         self._first_close: int | None = None
 
+    def _expect(self, close: str) -> None:
+        """Prepare for a value that `close` ends."""
+        marks = (close, *self._call_opens, *self._call_closes, self._parameter_mark, "<![CDATA[")
+        longest_first = sorted(set(marks), key=len, reverse=True)
+        self._close_tag = close
+        self._tokens = re.compile("|".join(map(re.escape, longest_first)))
+        self._marks = marks
+        self._longest = len(longest_first[0])
+
     def _store(self, end: int) -> None:
         assert self._key is not None
         self.pairs.append((self._key, self._type, self._value_start, end))
+        if len(self.pairs) > MAX_ARGUMENTS:
+            self.state = State.FAILED
         self._key = None
 
     def _value(self, window: str, at: int, final: bool) -> int:
@@ -311,15 +331,18 @@ class TaggedScanner:
                 return self._give_up(window)
             return self._wait(max(at, len(window) - self._longest + 1))
         token, start, after = found.group(), found.start(), found.end()
+        rest = window[start : start + self._longest]
+        if not final and any(len(mark) > len(rest) and mark.startswith(rest) for mark in self._marks):
+            return self._wait(start)
         if token == "<![CDATA[":
             self._cdata = True
         elif token == self._close_tag and not self._nested:
             follows = self._closed_by.match(window, after, final)
             if follows is MORE:
                 return self._wait(start)
-            if follows is not None or (final and not window[after:].strip()):
+            if follows is not None or (final and _ONLY_BLANK.match(window, after)):
                 self._store(self._base + start)
-            elif self._first_close is None:
+            elif self._first_close is None and self._patient:
                 self._first_close = self._base + start
         elif token in self._call_opens:
             self._nested += 1
@@ -330,7 +353,7 @@ class TaggedScanner:
             follows = self._ended_by.match(window, after, final)
             if follows is MORE:
                 return self._wait(start)
-            if follows is not None or (final and not window[after:].strip()):
+            if follows is not None or (final and _ONLY_BLANK.match(window, after)):
                 self._store(self._base + start)
                 return start
         elif token == self._parameter_mark and not self._nested:
@@ -346,6 +369,7 @@ class TaggedScanner:
         """The text ended inside a value: where it could have ended, if anywhere."""
         if self._first_close is None:
             return self._wait(len(window))
+        self.gave_up = True
         close = self._first_close
         self._store(close)
         self.state, self.end = State.BROKEN, close + len(self._close_tag)

@@ -19,7 +19,7 @@ from typing import Any
 
 from org.llm.extract.accept import guard, toolbox
 from org.llm.extract.candidate import Candidate, Outcome
-from org.llm.extract.lexicon import Row, lexicon
+from org.llm.extract.lexicon import Opening, Row, lexicon
 from org.llm.extract.patterns import MORE, More
 from org.llm.extract.result import Extraction, Incomplete, Refusal
 from org.llm.extract.rope import Rope
@@ -30,6 +30,10 @@ _LOOK_BACK = 400  # characters before a candidate that say whether it is meant
 
 
 _INDENT = 64
+_PATIENCE = 50_000  # places that are looked at ...
+_MAX_CANDIDATES = 1_000  # ... or calls and look-alikes that are read to their end
+_MAX_GIVEN_UP = 4
+_LONGEST_FENCE = 16
 _DATA_HEAD = 300
 
 
@@ -45,10 +49,10 @@ class _Hold:
 
 @dataclass(frozen=True, slots=True)
 class _CallBlock:
-    """A block of code that so far holds nothing but calls; `rows` limits what is read in it."""
+    """A block of code that so far holds nothing but calls, of the rows of `only`."""
 
     fence: str
-    rows: tuple[Row, ...]
+    only: Opening | None
     hold: _Hold
 
 
@@ -112,6 +116,7 @@ class ToolCallStream:
     def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
         self._box = toolbox(tools)
         self._lexicon = lexicon(tuple(sorted(self._box.tools))) if self._box.tools else None
+        self._idle = True  # nothing is open and nothing waits
         self._shown = Rope()
         self._out = Rope()
         self._calls: list[ToolCall] = []
@@ -119,9 +124,12 @@ class ToolCallStream:
         self._refused: list[Refusal] = []
         self._buffer = ""  # what was fed and is not done with
         self._base = 0  # where in the whole text the buffer begins
+        self._last = ""  # the character before it
         self._done = 0  # in the buffer: everything before is shown or cut
         self._pos = 0  # in the buffer: everything before is known to be text
         self._candidate: Candidate | None = None
+        self._patience = _PATIENCE  # for look-alikes; a text that exhausts it is shown as it is
+        self._given_up = 0  # candidates that made the scan go back
         self._at = 0  # in the buffer: how far the candidate has been scanned
         self._data: _Data | None = None
         self._fence = ""  # closes the block of code that we are in
@@ -137,10 +145,10 @@ class ToolCallStream:
         if self._lexicon is None:
             self._shown.append(chunk)
             return chunk
-        plain = not (self._buffer or self._candidate or self._data or self._fence or self._holds)
-        if plain and self._lexicon.trigger.search(chunk) is None:
+        if self._idle and self._lexicon.trigger.search(chunk) is None:
             self._shown.append(chunk)
             self._base += len(chunk)
+            self._last = chunk[-1:] or self._last
             return chunk
         self._buffer += chunk
         self._run(final=False)
@@ -222,6 +230,11 @@ class ToolCallStream:
         return text
 
     def _at_line_start(self, at: int) -> bool:
+        last = self._buffer[at - 1] if at else self._last
+        if last in "\n":
+            return True
+        if not last.isspace():
+            return False
         before = self._before(at)[-_INDENT:]
         newline = before.rfind("\n")
         return not before[newline + 1 :].strip() and (newline >= 0 or len(before) < _INDENT)
@@ -241,6 +254,7 @@ class ToolCallStream:
                 going = self._follow_calls(self._call_block, final)
             else:
                 going = self._look(final)
+                self._patience -= going
         self._flush()
         if final and self._think_hold is not None:
             hold, self._think_hold = self._think_hold, None
@@ -252,14 +266,17 @@ class ToolCallStream:
         if self._candidate is not None:
             keep = self._at
             self._candidate.kept.append(self._buffer[self._pos : keep])
-        self._buffer = self._buffer[keep:]
-        self._base += keep
+        if keep:
+            self._last = self._buffer[keep - 1]
+            self._buffer = self._buffer[keep:]
+            self._base += keep
         self._pos = self._done = self._at = 0
+        self._idle = not (self._buffer or self._candidate or self._data or self._fence or self._holds)
 
     def _look(self, final: bool) -> bool:
         """Plain text, up to where something may begin; True when there is more to do."""
         assert self._lexicon is not None
-        found = self._lexicon.trigger.search(self._buffer, self._pos)
+        found = self._lexicon.trigger.search(self._buffer, self._pos) if self._patience > 0 else None
         if found is None:
             self._pos = len(self._buffer)
             return False
@@ -282,18 +299,20 @@ class ToolCallStream:
         return True
 
     def _fitting(
-        self, at: int, final: bool, rows: Sequence[Row] = ()
+        self, at: int, final: bool, only: Opening | None = None
     ) -> tuple[Row, re.Match[str]] | More | None:
-        """The first row (of `rows`, or of the table) that fits at `at` of the buffer."""
+        """The first row of the table (of `only`) that fits at `at` of the buffer."""
         assert self._lexicon is not None
-        if not rows and not final and self._lexicon.may_open(self._buffer, at):
+        if only is None and not final and self._lexicon.may_open(self._buffer, at):
             return MORE
-        openings = [("", tuple(rows))] if rows else self._lexicon.openings(self._buffer, at)
-        for literal, fitting in openings:
-            for row in fitting:
+        for opening in (only,) if only else self._lexicon.openings(self._buffer, at):
+            after = at + len(opening.literal)
+            if opening.gate.match(self._buffer, after, final) is None:
+                continue
+            for row in opening.rows:
                 if row.format.line_start and not self._at_line_start(at):
                     continue
-                head = row.head.match(self._buffer, at + len(literal), final)
+                head = row.head.match(self._buffer, after, final)
                 if head is MORE:
                     return MORE
                 if head is not None:
@@ -304,7 +323,9 @@ class ToolCallStream:
 
     def _start(self, row: Row, head: re.Match[str]) -> None:
         start = self._base + self._pos
-        self._candidate = Candidate(row, self._box, head, start, self._base, self._before(self._pos))
+        self._patience -= _PATIENCE // _MAX_CANDIDATES
+        before, patient = self._before(self._pos), self._given_up < _MAX_GIVEN_UP
+        self._candidate = Candidate(row, self._box, head, start, self._base, before, patient=patient)
         self._at = self._candidate.position - self._base
 
     def _go_on(self, candidate: Candidate, final: bool) -> bool:
@@ -313,6 +334,7 @@ class ToolCallStream:
             self._at = candidate.position - self._base
             return False
         self._candidate = None
+        self._given_up += candidate.gave_up
         if candidate.kept.length:
             self._buffer, self._base = candidate.kept.text() + self._buffer, candidate.start
         self._conclude(candidate, outcome)
@@ -368,9 +390,10 @@ class ToolCallStream:
         """At three or more backticks or tildes."""
         run = _RUN.match(self._buffer, self._pos)
         assert run is not None
-        if not final and run.end() == len(self._buffer) and run.end() - self._pos < _LOOK_BACK:
+        length = run.end() - self._pos
+        if not final and run.end() == len(self._buffer) and length <= _LONGEST_FENCE:
             return False
-        if len(run.group()) < 3:
+        if not 3 <= length <= _LONGEST_FENCE or self._before(self._pos)[-1:] == run.group()[0]:
             self._pos = run.end()
             return True
         opening = _FENCE.match(self._buffer, self._pos)
@@ -384,23 +407,23 @@ class ToolCallStream:
             self._fence, self._pos = run.group(), run.end()
             return True
         assert self._lexicon is not None
-        rows = (self._lexicon.tool_code,) if language in _CODE_LANGUAGES else ()
-        return self._open_block(opening, rows, final)
+        only = self._lexicon.tool_code if language in _CODE_LANGUAGES else None
+        return self._open_block(opening, only, final)
 
-    def _open_block(self, opening: re.Match[str], rows: tuple[Row, ...], final: bool) -> bool:
+    def _open_block(self, opening: re.Match[str], only: Opening | None, final: bool) -> bool:
         """A block that may hold calls: its opening waits until the first thing in it is known."""
         comment = _COMMENT.match(self._buffer, opening.end())
         at = comment.end() if comment else opening.end()
         if not final and at >= len(self._buffer) and at - opening.end() < _LOOK_BACK:
             return False
-        fitting = self._fitting(at, final, rows)
+        fitting = self._fitting(at, final, only)
         if fitting is MORE:
             return False
         if fitting is None:
             self._fence, self._pos = opening["fence"], opening.end()
             return True
         self._flush()
-        self._call_block = _CallBlock(opening["fence"], rows, _Hold())
+        self._call_block = _CallBlock(opening["fence"], only, _Hold())
         self._cut(at)
         self._start(*fitting)
         return True
@@ -419,7 +442,7 @@ class ToolCallStream:
             self._call_block = None
             self._release(hold)
             return True
-        fitting = self._fitting(at, final, block.rows) if found else None
+        fitting = self._fitting(at, final, block.only) if found else None
         if fitting is MORE:
             return False
         if fitting is not None:
