@@ -70,7 +70,7 @@ def test_in_bash(completes: Completes) -> None:
     assert completes("export", "plans", "--format", "=") == ["md", "json"]
     assert completes("rooms", "") == ["rm"]
     assert completes("rooms", "rm", "p") == ["plans"]
-    assert completes("rooms", "rm", "plans", "-") == ["-h", "--help", "-y", "--yes"]
+    assert completes("rooms", "rm", "plans", "-") == ["-h", "--help", "--debug", "-y", "--yes"]
     assert completes("completion", "") == ["bash", "zsh", "fish"]
     assert completes("doctor", "--sandbox", "b") == ["bubblewrap"]
     assert completes("search", "--limit", "") == []
