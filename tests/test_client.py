@@ -22,7 +22,9 @@ from org.errors import (
 )
 from org.events import Delta
 from org.llm import client as client_module
-from org.llm.client import ChatClient, _Answer
+from org.llm.answer import Answer as Incoming
+from org.llm.answer import new_call_id
+from org.llm.client import ChatClient
 from org.llm.http import Response
 from org.messages import ChatRequest, Completion, Entry, View
 from org.tooling import ToolCall, ToolSpec
@@ -141,7 +143,7 @@ async def test_a_view_that_is_gone_is_forgotten() -> None:
 def answer_of(pieces: list[bytes], *tools: ToolSpec) -> tuple[object, str, str]:
     """The outcome of a stream in these pieces, and what was shown of its text and reasoning."""
     deltas: list[Delta] = []
-    answer = _Answer(request(*tools), deltas.append)
+    answer = Incoming(request(*tools), deltas.append)
     outcome: object
     try:
         for piece in pieces:
@@ -536,6 +538,6 @@ async def test_a_question_to_a_silent_server_ends_soon(monkeypatch: pytest.Monke
 
 
 def test_ids_of_calls_are_unlike() -> None:
-    ids = {client_module.new_call_id() for _ in range(1_000)}
+    ids = {new_call_id() for _ in range(1_000)}
     assert len(ids) == 1_000
     assert all(isinstance(ToolCall(one, "sh", {}).id, str) and len(one) == 9 for one in ids)
