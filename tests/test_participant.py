@@ -1,13 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
-import pytest
-
 from org.chat.participant import Sampling
-from org.chat.profiles import PROFILES, find, system_prompt
 from org.chat.room import Limits, Room
-from org.errors import ContextExceeded, StreamBroken, UsageError
+from org.errors import ContextExceeded, StreamBroken
 from org.events import Compacted, Event, Notice, TurnEnded
 from org.llm.wire import EncodedView
 from org.messages import ChatRequest, Completion, Usage, View
@@ -211,6 +209,22 @@ async def test_no_warning_from_a_server_that_reads_all() -> None:
     assert not [e for e in events if isinstance(e, Notice) and "dropped a part" in e.text]
 
 
+async def test_no_warning_when_another_model_counts_otherwise() -> None:
+    def answer(request: ChatRequest) -> Completion:
+        size = sum(entry.size for entry in request.view)
+        return Completion("word " * 100, usage=Usage(size // (3 if request.model == "one" else 5), 1))
+
+    coder = participant("coder", *[answer] * 6, model_name="one", context_tokens=1_000_000)
+    events: list[Event] = []
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        room.observe(events.append)
+        for n in range(6):
+            if n == 3:
+                coder.introduction = replace(coder.introduction, model="two")
+            await room.say("me", f"{n} " + "about it " * 40)
+    assert not [e for e in events if isinstance(e, Notice) and "dropped a part" in e.text]
+
+
 async def test_compacting_by_hand_between_exchanges() -> None:
     coder = participant("coder", *["word " * 200] * 3, "A summary.", "Yes.")
     async with Room(participants=[coder]) as room:
@@ -227,17 +241,3 @@ def test_the_budget_of_a_prompt() -> None:
     assert Sampling(max_tokens=2048, context_tokens=8192).prompt_budget == 6144
     assert Sampling(max_tokens=8192, context_tokens=8192).prompt_budget == 4096
     assert Sampling(max_tokens=100, context_tokens=10).prompt_budget == 512
-
-
-@pytest.mark.parametrize("name", list(PROFILES))
-def test_prompts_name_who_is_there_and_leave_no_placeholder(name: str) -> None:
-    text = system_prompt(find(name), "coder", ["me", "calc"], "Answer in French.")
-    assert "You are coder" in text and "@me, @calc" in text and text.endswith("Answer in French.")
-    assert "{" not in text
-    assert "nobody else yet" in system_prompt(find(name), "coder", [])
-
-
-def test_an_unknown_profile() -> None:
-    with pytest.raises(UsageError) as caught:
-        find("wizard")
-    assert "agent, python, simple" in caught.value.hint

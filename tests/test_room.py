@@ -25,6 +25,7 @@ from org.events import (
     Notice,
     Passing,
     Posted,
+    Stepped,
     Stopped,
     TurnEnded,
     TurnStarted,
@@ -416,6 +417,15 @@ async def test_words_for_one_who_left_are_not_widened() -> None:
         assert "bob left" in model_of(ann).prompts[1][-1].content
 
 
+async def test_words_for_one_here_and_one_who_left_reach_the_one_who_is_here() -> None:
+    ann, bob, eve = participant("ann", "@bob @eve secret", "PASS"), participant("bob"), participant("eve")
+    async with Room(participants=[ann, bob, eve]) as room:
+        await room.kick("bob")
+        await room.say("me", "@ann hello")
+        assert posts(room.events)[1:] == [("ann", "direct:eve", "secret")]
+        assert "bob left" in model_of(ann).prompts[1][-1].content
+
+
 async def test_a_mode_changed_by_a_tool_counts_for_the_rest_of_the_turn() -> None:
     async def run(made: ToolCall, on_output: object) -> ToolResult:
         await room.set_mode("ann", "direct:me")
@@ -634,6 +644,8 @@ async def test_an_interrupt_at_any_moment_leaves_a_room_that_works(moment: int) 
         assert journal.events == room.events
         contents = [text for who, _, text in posts(room.events) if who == "ann"]
         assert len(contents) == len(set(contents))
+        steps = [event.text for event in room.events if isinstance(event, Stepped)]
+        assert set(steps) <= {text for _, _, text in posts(room.events)} | {"PASS"}  # what was said is heard
         model_of(ann).answers = ["Here again."]
         model_of(bob).answers = []
         await room.say("me", "@ann still there?")
@@ -708,6 +720,8 @@ async def test_leaving_stops_what_runs() -> None:
     assert slow.cancelled == 1
     assert posts(room.events)[-1] == ("ann", "group", "half")
     assert await others() == before
+    with pytest.raises(UsageError, match="closed"):
+        await room.run()
 
 
 # -- coming and going

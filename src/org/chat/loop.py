@@ -75,7 +75,10 @@ async def take_turn(turn: Turn, means: Means) -> str:
         completion, interrupted = await _complete(turn, means)
         if interrupted:
             return completion.text
-        await _commit_step(turn, completion)
+        try:
+            await _commit_step(turn, completion)
+        except asyncio.CancelledError:
+            return completion.text  # interrupted, but all of it was said
         answered = completion.text and (over or not (completion.calls or completion.incomplete))
         if completion.text and not answered and not is_pass(completion.text):
             await turn.post(completion.text, means.answer_only)

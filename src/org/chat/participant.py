@@ -51,7 +51,7 @@ class ModelParticipant:
     sampling: Sampling = Sampling()
     approval: Approval = field(default_factory=Approval)
     _estimate: Estimate = field(default_factory=Estimate, repr=False)
-    _estimated: View | None = field(default=None, repr=False)
+    _estimated: tuple[View, str] | None = field(default=None, repr=False)  # of which view and model
     _unbilled: Usage = field(default=Usage(), repr=False)  # of summaries, counted with the next step
     _warned: bool = field(default=False, repr=False)
 
@@ -124,8 +124,9 @@ class ModelParticipant:
         return completion.text.strip()
 
     def _estimate_for(self, view: View) -> Estimate:
-        if self._estimated is not view:
-            self._estimated = view
+        model = self.introduction.model
+        if self._estimated is None or self._estimated[0] is not view or self._estimated[1] != model:
+            self._estimated = view, model
             self._estimate.restart()
         return self._estimate
 

@@ -38,9 +38,15 @@ def find(name: str) -> Profile:
 
 
 def system_prompt(profile: Profile, name: str, others: Sequence[str], extra: str = "") -> str:
-    """The system prompt of a participant, from the package's prompt files; `extra` is its own part."""
+    """The system prompt of a participant, from the package's prompt files; `extra` is its own part.
+
+    Small models copy examples, so that the names in them are names of the room.
+    """
     folder = Path(__file__).with_name("prompts")
     parts = [(folder / f"{part}.md").read_text(encoding="utf-8").strip() for part in ("room", profile.name)]
-    text = "\n\n".join([*parts, extra.strip()]).strip()
     listed = ", ".join(f"@{other}" for other in others) or "nobody else yet"
-    return text.replace("{name}", name).replace("{others}", listed)
+    words = {"{name}": name, "{others}": listed, "{example}": others[-1] if others else "name"}
+    text = "\n\n".join(parts)
+    for placeholder, word in words.items():
+        text = text.replace(placeholder, word)
+    return f"{text}\n\n{extra.strip()}".strip()

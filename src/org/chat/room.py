@@ -78,6 +78,7 @@ class Room:
         self._file_lock = ChannelLock("a file of the workspace")
         self._exchange = Exchange(self.limits)
         self._running: asyncio.Task[Stopped] | None = None
+        self._left = False
         self._turns: dict[asyncio.Task[None], str] = {}
         self._replies: dict[str, asyncio.Task[str]] = {}
         self._news = asyncio.Event()  # something was posted, or a turn is over
@@ -102,6 +103,7 @@ class Room:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left = True
         if self._running is not None:
             self.interrupt()
             await asyncio.shield(self._running)
@@ -133,8 +135,10 @@ class Room:
 
     async def run(self) -> Stopped:
         """Let whoever has something unread speak, until the exchange is over; says why it is.
-        While an exchange runs, waits for that one."""
+        While an exchange runs, waits for that one. Raises `UsageError` in a room that was left."""
         if self._running is None:
+            if self._left:
+                raise UsageError("the room is closed")
             self._exchange = Exchange(self.limits)
             self._running = asyncio.create_task(self._run(self._exchange))
         return await asyncio.shield(self._running)
@@ -389,27 +393,29 @@ class Room:
         for segment in routed.segments:
             if only_addressed and not segment.addressed:
                 continue
-            problem = await self._undeliverable(segment.audience, segment.content)
-            if problem:
+            audience = segment.audience
+            left = [name for name in audience.names if name not in self.state.members]
+            if left:
+                refusals.append(f"{' and '.join(left)} left and did not get your words")
+                audience = Audience.only(*[name for name in audience.names if name not in left])
+            elif audience.kind == "file" and (
+                problem := await self._write_file(audience.path, segment.content)
+            ):
                 refusals.append(problem)
-            else:
-                accepted.append((segment.audience, segment.content))
+                continue
+            if audience.kind != "direct" or audience.names:
+                accepted.append((audience, segment.content))
         return await self._post(sender, role, accepted, cause, hop), refusals
 
-    async def _undeliverable(self, audience: Audience, content: str) -> str:
-        """Why words do not reach their audience, or empty; those for a file are written to it."""
-        if audience.kind == "direct" and not any(name in self.state.members for name in audience.names):
-            return f"{' and '.join(audience.names)} left; your words were not delivered"
-        if audience.kind != "file":
-            return ""
+    async def _write_file(self, path: str, content: str) -> str:
+        """Append to a file of the workspace; why that could not be done, or empty."""
         if self._files is None:
-            return f"this room has no workspace: nothing was written to `{audience.path}`"
+            return f"this room has no workspace: nothing was written to `{path}`"
         try:
             async with self._file_lock.hold(FILE_TIMEOUT_S):
-                data = f"{content}\n".encode(errors="replace")
-                await self._files.write_file(audience.path, data, append=True)
+                await self._files.write_file(path, f"{content}\n".encode(errors="replace"), append=True)
         except OrgError as error:
-            return f"nothing was written to `{audience.path}`: {error.message}"
+            return f"nothing was written to `{path}`: {error.message}"
         return ""
 
     async def _post(
