@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections import deque
 from itertools import pairwise
 from typing import NamedTuple
 from zlib import crc32
@@ -65,7 +64,7 @@ class Stagnation:
         """`repeats` is how many near-identical messages of one sender stop an exchange, those of
         several taken together; 0 never."""
         self._repeats = repeats
-        self._recent: deque[_Said] = deque(maxlen=self.WINDOW)
+        self._recent: list[_Said] = []
 
     def note(self, sender: str, text: str) -> bool:
         """Remember a model's message; whether it makes the round one too many."""
@@ -74,7 +73,7 @@ class Stagnation:
         words = re.findall(r"\w+", text[: self.LENGTH].casefold())
         pairs = {crc32(f"{a} {b}".encode(errors="replace")) for a, b in pairwise(("", *words, ""))}
         said = _Said(sender, array("I", sorted(pairs)[: self.SKETCH]))
-        self._recent.append(said)
+        self._recent = [*self._recent[1 - self.WINDOW :], said]
         mine = frozenset(said.sketch)
         alike = [other.sender for other in self._recent if self._alike(mine, other.sketch)]
         return len(alike) - len(set(alike)) + 1 >= self._repeats

@@ -308,7 +308,7 @@ class Room:
         name = turn.participant
         if self._is_cut(participant, name):
             return "interrupted", "", ""
-        reply = self._replies[name] = asyncio.create_task(_respond(participant, turn))
+        reply = self._replies[name] = asyncio.create_task(participant.respond(turn))
         try:
             text = await reply
         except asyncio.CancelledError:
@@ -452,10 +452,6 @@ class Room:
     def _refuse_while_running(self) -> None:
         if self._running is not None:
             raise UsageError("the room is busy", "interrupt it first")
-
-
-async def _respond(participant: Participant, turn: Turn) -> str:
-    return await participant.respond(turn)
 
 
 def _valid_name(name: str) -> str:
