@@ -11,12 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from org.chat.participant import ModelParticipant
 from org.chat.room import Limits, Room, Schedule
 from org.chat.state import State
 from org.errors import JournalError, SandboxGone, UsageError
 from org.events import (
     CallFinished,
     Committed,
+    Compacted,
     Delta,
     Event,
     Invited,
@@ -193,28 +195,39 @@ class Watch:
     def __init__(self) -> None:
         self.number = 0
         self.seen: dict[str, set[int]] = {}
+        self.owed: dict[str, set[int]] = {}  # what the newest invitation of each must have shown it
+        self.room: Room | None = None
 
     def mark(self) -> str:
         self.number += 1
         return f"<{self.number}>"
 
-    def speaker(self, name: str, script: list[str]) -> Any:
+    def speaker(self, name: str, script: list[str]) -> ModelParticipant:
+        """Says what the script holds, with a mark for each `?`; `mode: X` calls a tool that sets it."""
         seen = self.seen.setdefault(name, set())
 
         def answer(request: ChatRequest) -> Completion:
             model.answers.append(answer)
-            for entry in request.view:
-                seen.update(int(mark) for mark in MARK.findall(entry.content))
+            now = {int(mark) for entry in request.view for mark in MARK.findall(entry.content)}
+            seen.update(now)
             if "Summarise" in list(request.view)[-1].content:
                 return Completion("summed up")
-            kind = script.pop(0) if script else "PASS"
-            if kind == "mode":
-                return calling(call("chat_mode", f"{self.number:09}"))
-            text = re.sub(r"\?", lambda _: self.mark(), kind)
-            return Completion(text, usage=Usage(sum(e.size for e in request.view) // 3, 1))
+            assert self.owed[name] <= now
+            text = script.pop(0) if script else "PASS"
+            usage = Usage(sum(e.size for e in request.view) // 3, 1)
+            if text.startswith("mode: "):
+                made = call("chat_mode", self.mark(), mode=text.removeprefix("mode: "))
+                return Completion(f"now {self.mark()}", (made,), usage=usage)
+            return Completion(re.sub(r"\?", lambda _: self.mark(), text), usage=usage)
+
+        async def run(made: ToolCall, on_output: object) -> ToolResult:
+            assert self.room
+            await self.room.set_mode(name, made.arguments["mode"])
+            return ToolResult(made.id, f"{name} alone sees this")
 
         model = Model([answer])
-        return participant(name, model=model, tools=[], context_tokens=1100, max_tokens=500)
+        change = Tool(ToolSpec("chat_mode", "", {}), run)
+        return participant(name, model=model, tools=[change], context_tokens=1100, max_tokens=500)
 
 
 HEADS = [
@@ -234,10 +247,12 @@ HEADS = [
 REPLIES = st.lists(st.sampled_from(HEADS), min_size=1, max_size=3).map(
     lambda h: "\n".join(f"{x}? words" for x in h)
 )
-SCRIPTS = st.lists(st.one_of(REPLIES, st.just("PASS"), REPLIES), max_size=5)
+MODES = st.sampled_from(["group", "direct:me", "file:b.txt"])
+SCRIPTS = st.lists(st.one_of(REPLIES, st.just("PASS"), REPLIES, MODES.map("mode: {}".format)), max_size=5)
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("say"), REPLIES),
+        st.tuples(st.just("interrupt"), st.integers(1, 40)),
         st.tuples(st.just("say"), REPLIES.map(lambda text: text + " long" * 300)),
         st.tuples(
             st.just("mode"),
@@ -254,7 +269,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     ACTIONS,
     st.lists(SCRIPTS, min_size=3, max_size=3),
@@ -277,6 +292,12 @@ async def _exactly(actions: list[tuple[str, Any]], scripts: list[list[str]], pol
     told: dict[int, set[str]] = {}  # mark -> the models that were in its audience when it was posted
 
     def note(event: Event) -> None:
+        if isinstance(event, Invited):
+            known = {message.id: message.content for message in room.transcript}
+            shown = "".join(known[cause] for cause in event.causes)
+            watch.owed[event.participant] = {int(mark) for mark in MARK.findall(shown)}
+        elif isinstance(event, Compacted):
+            watch.owed[event.participant] = set()
         if isinstance(event, Posted):
             message = event.message
             present = {n for n, m in room.state.members.items() if m.memory and message.audience.includes(n)}
@@ -293,6 +314,7 @@ async def _exactly(actions: list[tuple[str, Any]], scripts: list[list[str]], pol
             history=history,
         )
         made.observe(note)
+        watch.room = made
         return made
 
     history: list[Committed] = []
@@ -302,6 +324,12 @@ async def _exactly(actions: list[tuple[str, Any]], scripts: list[list[str]], pol
         try:
             if action == "say":
                 await room.say("me", re.sub(r"\?", lambda _: watch.mark(), value))
+            elif action == "interrupt":
+                saying = asyncio.create_task(room.say("me", f"{watch.mark()} words"))
+                for _ in range(value):
+                    await asyncio.sleep(0)
+                room.interrupt()
+                await saying
             elif action == "mode":
                 await room.set_mode(*value)
             elif action == "kick":
@@ -331,6 +359,9 @@ async def _exactly(actions: list[tuple[str, Any]], scripts: list[list[str]], pol
         assert all(_by(room, name, m) for m in own), (name, own)
     messages = {e.message.id: e.message for e in room.events if isinstance(e, Posted)}
     assert len(messages) == sum(isinstance(event, Posted) for event in room.events)
+    for name in crowd:
+        others_results = [f"{other} alone sees this" for other in crowd if other != name]
+        assert not any(text in str(model_of(crowd[name]).prompts) for text in others_results)
     for event in room.events:
         if isinstance(event, Invited):
             assert all(messages[cause].audience.includes(event.participant) for cause in event.causes)
