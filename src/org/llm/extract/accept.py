@@ -230,7 +230,7 @@ def _decoded(text: str) -> Any:
 _LAST_SENTENCE = re.compile(r"[.!?](?:[\"')\]*_]*)\s+(?=\S)")
 _EXAMPLE = re.compile(
     r"""
-      \bfor[ ](?:example|instance)\b
+      \bfor[ ](?:example|instance)\b | 例如 | 比如 | 示例 | 例子
     | \b(?:e\.?g\.?|i\.?e\.?|such[ ]as|namely),?\s*:?\s*\Z
     | \A\W*(?:an?[ ])?examples?\b[^.]{0,40}\Z
     | \bexamples?\s*(?:\#?\d+|[A-Z])?\s*[:：]
@@ -238,7 +238,7 @@ _EXAMPLE = re.compile(
       (?:of|tool|function|call|calls|invocation|json|usage|response|reply|payload|message)\b
     | \billustrat(?:e|es|ion|ing|ive)\b | \bhypothetical(?:ly)?\b
     | \b(?:would|might|could|should|must|can|may|will)[ ](?:\w+ly[ ]|then[ ]|just[ ]|also[ ])?
-      (?:look[ ](?:something[ ])?like|be[ ](?:written|formatted|encoded|expressed|called[ ](?:like|with|as|by)))
+      (?:look[ ](?:something[ ])?like | look\s*[:：]?\s*\Z | be[ ](?:written|formatted|encoded|expressed|called[ ](?:like|with|as|by)))
     | \b(?:look|looks|written|formatted|something|structured|encoded|it[ ]is|used)[ ]like
       (?:[ ](?:this|so|that|these|the[ ]following))?\s*[:：]?\s*\Z
     | \b(?:the|this|following|correct|right|proper|expected|required|exact|tool|call|calls|calling|function|json)[ ]
@@ -258,14 +258,28 @@ _EXAMPLE = re.compile(
 )
 _QUOTED_LINE = re.compile(r"(?:\A|\n)[ \t]*(?:>|\|)[^\n]*\Z")
 _MARKUP = re.compile(
-    r"<(/?)(example|examples|code|pre|blockquote|samp|sample|docs?|documentation)\b[^<>]*>", re.IGNORECASE
+    r"<(/?)(examples?|samples?|samp|code|pre|blockquote|quote|docs?|documents?|documentation|tool_response|tool_result"
+    r"|function_results?|results?|output|observation|logs?|history|transcript|comment)\b[^<>]*>",
+    re.IGNORECASE,
 )
+_TRANSCRIPT = re.compile(
+    r"^(?:user|human|customer)\s*:.*^(?:assistant|ai|model|bot|agent)\s*:[^\n]*\Z",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
+_OF_DATA = re.compile(r"""["'“‘«「『\\A-Za-z0-9_\])]\Z|=\s*\Z|["']\s*:\s*\Z""")
+_RESULT = re.compile(
+    r"^\W*(?:observation|results?|output|response|tool (?:result|output|response)|stdout|stderr|logs?|returned)"
+    r"\b[^\n:]{0,20}:\s*\Z",
+    re.IGNORECASE | re.MULTILINE,
+)
+_GOES_ON = re.compile(r"[ \t]{0,64}[a-z,)?'’]")
 
 
-def guard(before: str, *, marked: bool) -> str:
-    """Why something after the text `before` is not meant as a call; empty when it may be one.
+def guard(before: str, after: str, *, marked: bool) -> str:
+    """Why something between the texts `before` and `after` is not meant as a call; empty when it may be.
 
-    `before` is the end of the visible text so far. `marked`: it starts with a mark of its own.
+    `before` is the end of the visible text so far; `after` need not hold more than the next character
+    that is not blank. `marked`: it starts with a mark of its own.
     """
     line = before[before.rfind("\n") + 1 :]
     if line.count("`") % 2:
@@ -273,10 +287,19 @@ def guard(before: str, *, marked: bool) -> str:
     tags = list(_MARKUP.finditer(before))
     if tags and not tags[-1][1]:
         return "inside `" + tags[-1].group() + "`"
+    if before.rfind("<!--") > before.rfind("-->"):
+        return "in a comment"
     if _QUOTED_LINE.search(before):
         return "in a quotation"
-    if not marked and line[-1:] in ('"', "'", "“", "‘", "=", "\\", "«"):
-        return "in quotes"
+    if _TRANSCRIPT.search(before):
+        return "in a transcript"
+    if not marked:
+        if _OF_DATA.search(before):
+            return "a part of other text"
+        if _RESULT.search(before):
+            return "a result"
+        if _GOES_ON.match(after):
+            return "in the middle of a sentence"
     if is_example(before):
         return "presented as an example"
     return ""

@@ -19,7 +19,7 @@ _ESCAPE = re.compile(r"""\\(?:(["\\/bfnrt]|u[0-9a-fA-F]{4})|(.)|\Z)""", re.DOTAL
 _PYTHON_ESCAPE = re.compile(
     r"""\\(?:(["'\\abfnrtv\n0-7]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|N\{[A-Z -]+\})|(.))""", re.DOTALL
 )
-_PYTHON_SIGN = re.compile(r"'|\b(?:True|False|None)\b")
+_PYTHON_SIGN = re.compile(r"'|\"{3}|\b(?:True|False|None)\b")
 
 
 def decode(text: str, *, complete: bool = True) -> Any:
@@ -30,6 +30,8 @@ def decode(text: str, *, complete: bool = True) -> Any:
     makes something of anything.
     """
     text = text.strip()
+    if text.startswith("{{"):  # braces doubled, as in a template
+        text = text.replace("{{", "{").replace("}}", "}")
     attempts = [_json, _json_with_bad_escapes, _repaired]
     if len(text) <= MAX_REPAIR:
         attempts.insert(2, _python_literal)
@@ -81,7 +83,7 @@ def _for_python(found: re.Match[str]) -> str:
 
 _TOKEN = re.compile(
     r"""(?P<skip>\s++|//[^\n]*+|\#[^\n]*+|/\*.*?\*/)
-    |(?P<string>"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.|(?<=\w)'(?=\w))*+'|“(?:[^”\\]++|\\.)*+”|‘(?:[^’\\]++|\\.)*+’)
+    |(?P<string>"{3}(?:[^"\\]++|\\.|"(?!""))*+"{3}|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.|(?<=\w)'(?=\w))*+'|“(?:[^”“\\]++|\\.)*+[”“]|‘(?:[^’\\]++|\\.)*+’)
     |(?P<mark>[{}\[\],:])
     |(?P<word>[^\s{}\[\],:"'“‘]++)""",
     re.DOTALL | re.VERBOSE,
@@ -143,8 +145,8 @@ def _drop_comma(out: list[str]) -> None:
 
 
 def _string(token: str) -> str:
-    body = token[1:-1]
-    if token[0] == '"':
+    body = token[3:-3] if token.startswith('"""') and len(token) > 5 else token[1:-1]
+    if token[0] == '"' and not token.startswith('"""'):
         return '"' + _raw_controls(keep_bad_escapes(body)) + '"'
     body = re.sub(r'\\.|"', lambda found: found[0] if found[0] != '"' else '\\"', body, flags=re.DOTALL)
     return '"' + _raw_controls(keep_bad_escapes(body)) + '"'

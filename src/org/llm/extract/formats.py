@@ -50,7 +50,7 @@ class Format:
     line_start: bool = False
 
 
-TOOL = Part("{tool}", "{tool}")  # replaced by the declared names
+TOOL = Part("{tool}", "{tool-begins}")  # replaced by the declared names
 VALUE = Part("(?P<value>)", "")  # the arguments begin here (otherwise: where the head ends)
 NAME = capture("name", chars(r"\w.\-:/$ ", 1, 128))
 QUOTE = chars("\"'“”‘’\\\\", 0, 2)
@@ -58,6 +58,7 @@ JSON_START = (BLANK, ahead(r"{\[\"'“\\"))
 OBJECT_START = (BLANK, ahead(r"{"))
 SEPARATED = (BLANK, maybe(either(",", ";")), *JSON_START)
 PREFIX = maybe(either("functions.", "default_api.", "tools.", "api."))
+_JOINED = (BLANK, either(";", ","), *JSON_START)
 FENCE = maybe("```", maybe(either("json", "JSON")))
 
 # What may follow a call and is never meant to be read.
@@ -470,23 +471,21 @@ _OTHER_KEY = either(
 _OPEN_QUOTE = chars("\"'“”‘’\\\\", 0, 2)
 
 
-def _first_key(name: Element) -> tuple[Element, ...]:
-    """An object whose first key says that it may be a call; `name` is who may be called."""
-    named = (
-        _OPEN_QUOTE,
-        _NAME_KEY,
-        _OPEN_QUOTE,
-        BLANK,
-        ":",
-        BLANK,
-        either((QUOTE, BLANK, name, BLANK, QUOTE), ahead("{")),
-    )
-    other = (_OPEN_QUOTE, _OTHER_KEY, _OPEN_QUOTE, BLANK, ":")
-    return (BLANK, either(named, other))
-
-
-_CALL_OBJECT = _first_key(
-    Part("(?:(?:functions|tools|default_api)\\.)?{tool}", "(?:functions|tools|default_api)?\\.?{tool}")
+# An object whose first key says that it may be a call, and names a declared tool if it names any.
+_CALL_OBJECT: tuple[Element, ...] = (
+    BLANK,
+    either(
+        (
+            _OPEN_QUOTE,
+            _NAME_KEY,
+            _OPEN_QUOTE,
+            BLANK,
+            ":",
+            BLANK,
+            either((QUOTE, BLANK, PREFIX, TOOL, BLANK, QUOTE), ahead("{")),
+        ),
+        (_OPEN_QUOTE, _OTHER_KEY, _OPEN_QUOTE, BLANK, ":"),
+    ),
 )
 _ACTION_INPUT = (BLANK, either("Action Input:", "**Action Input:**", "ActionInput:", "Action_Input:"))
 
@@ -497,7 +496,7 @@ _LOST = (*_HERMES_CLOSE, "<|tool_call_end|>", "<|/tool_call|>", "<|END_ACTION|>"
 
 def _rows_of_words() -> list[Format]:
     rows = [
-        Format("json", ("{",), _CALL_OBJECT, closers=_LOST, whole=True, marked=False, header=SEPARATED),
+        Format("json", ("{", "{{"), _CALL_OBJECT, closers=_LOST, whole=True, marked=False, header=_JOINED),
         Format("json", ("[",), (BLANK, "{", *_CALL_OBJECT), closers=_LOST, whole=True, marked=False),
         Format(
             "openai",

@@ -121,7 +121,7 @@ def _expanded(elements: tuple[Element, ...], names: tuple[str, ...]) -> tuple[El
         if isinstance(element, Part):
             element = Part(
                 element.full.replace("{tool}", f"(?P<name>{tool.full})"),
-                element.partial.replace("{tool}", tool.partial),
+                element.partial.replace("{tool}", tool.full).replace("{tool-begins}", tool.partial),
             )
         expanded.append(element)
     return tuple(expanded)
@@ -138,7 +138,7 @@ def _trigger(names: tuple[str, ...]) -> str:
     called = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     return "|".join(
         (
-            r"""\{(?=\s{0,40}(?:["'“‘\\]{1,3}(?:[\w$]|\Z)|name\b|tool|function|action\b|arguments\b|parameters\b|type\b|[a-z_]{0,12}\Z))""",
+            r"""\{(?=\s{0,40}(?:["'“‘\\]{1,3}(?:[\w$]|\Z)|\{(?:["'\\]|\Z)|name\b|tool|function|action\b|arguments\b|parameters\b|type\b|[a-z_]{0,12}\Z))""",
             rf"""\[(?=\s{{0,40}}(?:[{{"T{letters}]|\Z))""",
             r"<(?=[A-Za-z/]|[|｜](?:[A-Za-z]|\Z)|\Z)",
             r"`(?=``|`?\Z)",

@@ -45,11 +45,11 @@ _OUTSIDE = re.compile(r"""["'“‘{}()\[\]`<\\/#]""")
 _INSIDE = {
     '"': re.compile(r'["\\]'),
     "'": re.compile(r"['\\]"),
-    "”": re.compile(r"[”\\]"),
+    "”": re.compile(r"[”“\\]"),
     "’": re.compile(r"[’\\]"),
     '"""': re.compile(r'"""|""?\Z|\\'),
     "'''": re.compile(r"'''|''?\Z|\\"),
-    '\\"': re.compile(r"\\\\(?:\\.|[^\\]|\Z)|\\(?:.|\Z)", re.DOTALL),
+    '\\"': re.compile(r"\\\\(?:\\(?:.|\Z)|[^\\]|\Z)|\\(?:.|\Z)", re.DOTALL),
     "\n": re.compile(r"\n"),
     "*/": re.compile(r"\*/|\*\Z"),
 }
@@ -81,6 +81,7 @@ class BracketScanner:
         self._quote = ""
         self._last = ""  # the last character outside strings that is not blank
         self._value_end = start
+        self._breaks = 0  # line breaks since then
         self._base = 0
         self._waiting = False
 
@@ -124,7 +125,7 @@ class BracketScanner:
             return self._wait(len(window))
         token, after = found.group(), found.end()
         needs_more = after >= len(window) and not final
-        if token == quote:
+        if token == quote or token == "“":
             if quote == "'" and not self._python:
                 if needs_more:
                     return self._wait(found.start())
@@ -132,7 +133,7 @@ class BracketScanner:
                     return after  # an apostrophe
             self._quote = ""
             if quote not in _COMMENTS:
-                self._last = '"'
+                self._last, self._value_end = '"', self._base + after
                 if not self._stack:
                     self._finish(State.DONE, after)
             return after
@@ -145,12 +146,16 @@ class BracketScanner:
     def _outside(self, window: str, at: int, final: bool) -> int:
         found = _OUTSIDE.search(window, at)
         stop = found.start() if found else len(window)
-        gap = window[at:stop].strip()
-        if gap:
-            if self._last in ("}", "]") and gap[0].isalpha() and not self._python:
+        gap = window[at:stop]
+        word = gap.strip()
+        self._breaks += gap[: gap.find(word)].count("\n") if word else gap.count("\n")
+        if word:
+            if word[0].isalpha() and not self._python and self._prose_may_follow():
                 self._finish(State.BROKEN, self._value_end - self._base)
                 return at
-            self._last = gap[-1]
+            self._last = word[-1]
+        if word or found:
+            self._breaks = 0
         if found is None:
             return self._wait(stop)
         character = found.group()
@@ -170,6 +175,10 @@ class BracketScanner:
             return stop
         return stop + 1
 
+    def _prose_may_follow(self) -> bool:
+        """Whether a word that comes now stands behind arguments that lack their closers."""
+        return self._last in ("}", "]") or (self._last == '"' and self._breaks > 1)
+
     def _close(self, character: str, after: int) -> None:
         if all(_CLOSER[bracket] != character for bracket in self._stack):
             return  # one too many
@@ -183,16 +192,19 @@ class BracketScanner:
             self.items_end, self.items_open = self._value_end, self.brackets
 
     def _open_string(self, character: str, window: str, start: int, final: bool) -> int:
-        if self._python and character in "\"'":
-            if start + 2 >= len(window) and not final:
+        triple = character * 3
+        if self._python and character in "\"'" or character == '"' and self._last == ":":
+            if not final and triple.startswith(window[start : start + 3]) and start + 3 > len(window):
                 return self._wait(start)
-            if window.startswith(character * 3, start):
-                self._quote = character * 3
+            if window.startswith(triple, start):
+                self._quote = triple
                 return start + 3
+        if self._python:
+            pass
         elif character == "'" and self._last and self._last not in _QUOTE_MAY_FOLLOW:
             return start + 1  # an apostrophe
         elif character == '"' and (whole := _WHOLE_STRING.match(window, start)) and self._stack:
-            self._last = '"'
+            self._last, self._value_end = '"', self._base + whole.end()
             return whole.end()
         self._quote = _SMART.get(character, character)
         return start + 1

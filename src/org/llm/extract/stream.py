@@ -65,6 +65,8 @@ class _Data:
     name: str  # the tool that it names, and that nobody declared
 
 
+_MESSAGE = re.compile(r"""\{\s*["']role["']""")
+_THOUGHT = "in closed thinking"
 _RUN = re.compile(r"`+|~+")
 _FENCE = re.compile(
     r"(?P<fence>`{3,}|~{3,})[ \t]{0,8}(?P<language>[\w+\-.#]{0,32})[ \t]{0,8}(?:\r?\n|(?=[{\[<]))"
@@ -77,7 +79,6 @@ _CALL_LANGUAGES = frozenset(
         "jsonc",
         "json5",
         "jsonl",
-        "xml",
         "tool_call",
         "tool_calls",
         "tool_use",
@@ -90,6 +91,9 @@ _CALL_LANGUAGES = frozenset(
 _CODE_LANGUAGES = frozenset(("tool_code", "tool-code"))
 _COMMENT = re.compile(r"\s{0,64}(?:(?://|\#)[^\n]{0,200}\n\s{0,64})*")
 _THINK = re.compile(r"<(?P<end>/?)(?P<tag>think|thinking|thought|reasoning|seed:think|reflection)>")
+_THINK_ENDS = tuple(
+    f"</{tag}>" for tag in ("think", "thinking", "thought", "reasoning", "seed:think", "reflection")
+)
 _THINK_TAGS = tuple(
     f"<{end}{tag}>"
     for end in ("", "/")
@@ -136,6 +140,9 @@ class ToolCallStream:
         self._call_block: _CallBlock | None = None
         self._thinking = False
         self._think_hold: _Hold | None = None
+        self._think_seen = False
+        self._settling = False
+        self._unsettled = Rope()  # what was cut before the first tag around thinking
         self._example: tuple[int, str] = (-1, "")  # where a refusal ended that goes for what follows it
 
     # -- the public half
@@ -196,6 +203,8 @@ class ToolCallStream:
         holds = self._holds
         if holds:
             holds[-1].raw.append(self._buffer[self._done : end])
+        elif not self._think_seen:
+            self._unsettled.append(self._buffer[self._done : end])
         (holds[-1].calls if holds else self._calls).extend(calls)
         (holds[-1].incomplete if holds else self._incomplete).extend(incomplete)
         self._done = self._pos = end
@@ -208,6 +217,9 @@ class ToolCallStream:
             holds[-1].visible.append(hold.visible.text())
         else:
             self._out.append(hold.visible.text())
+            if not self._think_seen:
+                self._unsettled.append(hold.raw.text())
+                self._settling = bool(hold.calls)
         (holds[-1].calls if holds else self._calls).extend(hold.calls)
         (holds[-1].incomplete if holds else self._incomplete).extend(hold.incomplete)
 
@@ -276,6 +288,8 @@ class ToolCallStream:
     def _look(self, final: bool) -> bool:
         """Plain text, up to where something may begin; True when there is more to do."""
         assert self._lexicon is not None
+        if self._settling and not self._settle(final):
+            return False
         found = self._lexicon.trigger.search(self._buffer, self._pos) if self._patience > 0 else None
         if found is None:
             self._pos = len(self._buffer)
@@ -291,11 +305,27 @@ class ToolCallStream:
             return False
         if fitting is not None:
             self._start(*fitting)
-        elif character not in "{[" or not self._start_data():
-            if character in "{[" and not final and len(self._buffer) - self._pos < _DATA_HEAD:
-                if _DATA_START.match(self._buffer, self._pos):
-                    return False
+        elif character in "{[":
+            return self._start_data(final)
+        else:
             self._pos += 1
+        return True
+
+    def _settle(self, final: bool) -> bool:
+        """Right after a call: blanks wait until it is clear that no end of thinking follows, which
+        would make a thought of it. Whether that is clear."""
+        window = self._buffer[self._pos : self._pos + _LOOK_BACK]
+        rest = window.lstrip()[: len("</seed:think>")]
+        if (
+            not final
+            and len(window) < _LOOK_BACK
+            and any(tag.startswith(rest) and tag != rest for tag in _THINK_ENDS)
+        ):
+            return False
+        self._settling = False
+        if (tag := _THINK.match(rest)) and tag["end"]:
+            self._take_back()
+            self._think_seen = True
         return True
 
     def _fitting(
@@ -343,9 +373,9 @@ class ToolCallStream:
     def _conclude(self, candidate: Candidate, outcome: Outcome) -> None:
         end = outcome.end - self._base
         format = candidate.row.format
-        around = guard(candidate.before, marked=format.marked)
-        if not around and not candidate.before.rstrip()[-1:] and not candidate.start:
-            around = ""
+        around = guard(candidate.before, self._buffer[end : end + _INDENT + 8], marked=format.marked)
+        if candidate.before.rstrip()[-1:] in ("}", "]") and _MESSAGE.match(self._buffer, self._pos):
+            around = around or "a list of chat messages"
         if not around and self._is_blank_since(self._example[0]):
             around = self._example[1]
         if around:
@@ -359,6 +389,7 @@ class ToolCallStream:
             self._think_hold = _Hold()
         self._cut(end, outcome.calls, outcome.incomplete)
         self._refused += outcome.refused
+        self._settling = not self._think_seen and not self._holds
 
     def _is_blank_since(self, position: int) -> bool:
         """Whether nothing but blanks precedes the candidate since `position` of the whole text."""
@@ -367,10 +398,15 @@ class ToolCallStream:
 
     # -- other data
 
-    def _start_data(self) -> bool:
-        if _DATA.match(self._buffer, self._pos) is None:
+    def _start_data(self, final: bool) -> bool:
+        """At a bracket that opens no call: it may open other data."""
+        window = self._buffer[self._pos : self._pos + _DATA_HEAD]
+        if not final and len(window) < _DATA_HEAD and _DATA_START.match(window):
             return False
-        named = _NAMED.match(self._buffer, self._pos)
+        if _DATA.match(window) is None:
+            self._pos += 1
+            return True
+        named = _NAMED.match(window)
         start = self._base + self._pos
         self._data = _Data(BracketScanner(start, data=True), start, named[1] if named else "")
         return True
@@ -479,17 +515,31 @@ class ToolCallStream:
             self._flush()
             hold, self._think_hold, self._thinking = self._think_hold, None, False
             if hold is not None:
-                self._refuse_all(hold, "in closed thinking")
+                self._refuse_all(hold, _THOUGHT)
+            elif not self._think_seen:
+                self._take_back()
         elif self._at_line_start(self._pos):
             self._thinking = True
+        self._think_seen = True
         self._pos = found.end()
         return True
 
+    def _take_back(self) -> None:
+        """Thinking ends whose start the server kept to itself: what was cut so far was no call."""
+        for call in self._calls:
+            self._refuse(call.origin.span or (0, 0), call.origin.grammar, _THOUGHT)
+        self._calls.clear()
+        self._incomplete.clear()
+        self._show(self._unsettled.text())
 
-_DATA = re.compile(r"""\{\s{0,40}(?:["'“][^"'”\n]{0,200}["'”]\s{0,40}:|\w{1,64}\s{0,8}:)|\[\s{0,40}[{"\[]""")
-_DATA_START = re.compile(r"""[{\[]\s{0,40}(?:["'“][^"'”\n]{0,200}(?:["'”]\s{0,40})?|\w{0,64}\s{0,8})?\Z""")
+
+_DATA = re.compile(r"""\{\s{0,40}(?:["'“][^"'”\n]{0,80}["'”]\s{0,40}:|\w{1,64}\s{0,8}:)|\[\s{0,40}[{"\[]""")
 _NAMED = re.compile(
     r"""\{\s{0,40}["'](?:name|tool|tool_name|action)["']\s{0,8}:\s{0,8}["']([^"'\n]{0,80})["']"""
+)
+_DATA_START = re.compile(
+    r"""[{\[]\s{0,40}\Z|\{\s{0,40}(?:["'“][^"'”\n]{0,80}(?:["'”]\s{0,40})?|\w{1,64}\s{0,8})\Z"""
+    r"""|\{\s{0,40}["'](?:name|tool|tool_name|action)["']\s{0,8}:\s{0,8}(?:["'][^"'\n]{0,80})?\Z"""
 )
 
 
