@@ -1,0 +1,107 @@
+"""Names of the files of an image and of a machine. Nothing here looks at a disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """An image is a folder, read-only once it is there. `path` is `<cache>/images/<key>`."""
+
+    path: Path
+
+    @property
+    def root(self) -> Path:
+        """The root file system: raw ext4 without a partition table, sparse."""
+        return self.path / "root.img"
+
+    @property
+    def kernel(self) -> Path:
+        return self.path / "vmlinuz"
+
+    @property
+    def modules(self) -> Path:
+        """What the initramfs loads: `*.ko`, and `order` with their names, one a line."""
+        return self.path / "modules"
+
+    @property
+    def busybox(self) -> Path:
+        return self.path / "busybox"
+
+    @property
+    def manifest(self) -> Path:
+        """JSON: recipe, architecture, packages with versions and sums. Written last."""
+        return self.path / "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFolder:
+    """A machine is a folder that only its owner may enter. `path` is `<state>/machines/<name>`."""
+
+    path: Path
+
+    @property
+    def overlay(self) -> Path:
+        """What the machine wrote since it was made, over the image's root."""
+        return self.path / "overlay.qcow2"
+
+    @property
+    def initrd(self) -> Path:
+        return self.path / "initrd.cpio"
+
+    @property
+    def ctl(self) -> Path:
+        """The socket at the host end of the port `org.ctl`, QEMU listens."""
+        return self.path / "ctl"
+
+    @property
+    def net(self) -> Path:
+        """The socket at the host end of the port `org.net`, QEMU listens."""
+        return self.path / "net"
+
+    @property
+    def qmp(self) -> Path:
+        return self.path / "qmp"
+
+    @property
+    def console(self) -> Path:
+        """What the guest's kernel and init said."""
+        return self.path / "console"
+
+    @property
+    def socket(self) -> Path:
+        """The supervisor's socket, for the verbs and the sandbox."""
+        return self.path / "ctl.sock"
+
+    @property
+    def pid(self) -> Path:
+        return self.path / "pid"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def snapshot(self) -> Path:
+        return self.path / "snapshot"
+
+
+def images(cache: Path) -> Path:
+    """The folder of all images. `cache` is the user's cache folder of this program."""
+    return cache / "images"
+
+
+def packages(cache: Path) -> Path:
+    """Packages as they were fetched, each named by its sum."""
+    return cache / "packages"
+
+
+def machines(state: Path) -> Path:
+    """The folder of all machines. `state` is the user's state folder of this program."""
+    return state / "machines"

@@ -1,0 +1,132 @@
+"""The command line of a machine. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Accel: TypeAlias = Literal["kvm", "hvf", "tcg"]
+
+# quiet: the serial line is slow. panic, reboot: a dead guest ends QEMU at once instead of waiting.
+# The rest leaves out self-tests and waits that a guest without such devices has no use for.
+_APPEND = "quiet panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests rdinit=/init"
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A disk of the guest, in order: /dev/vda, /dev/vdb and so on."""
+
+    path: str
+    format: Literal["raw", "qcow2"] = "qcow2"
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A virtio-serial port `name` in the guest; QEMU listens for the host's end on a unix socket."""
+
+    name: str
+    socket: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The guest's memory as a file. With `share` what the guest writes goes there; without, the file
+    is only read and each machine keeps what it changes to itself."""
+
+    path: str
+    share: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """A machine to start. `memory_mib` is in MiB; `arch` as in `uname -m`.
+
+    An empty `console` is QEMU's standard output, an empty `qmp` none. `cpu` is a model of QEMU's,
+    empty for the fullest that the accelerator has; a snapshot that is to be read under KVM needs a
+    named one. With `incoming` the machine waits for a snapshot instead of booting.
+    """
+
+    kernel: str
+    initrd: str
+    drives: tuple[Drive, ...] = ()
+    ports: tuple[Port, ...] = ()
+    accel: Accel = "tcg"
+    arch: str = "x86_64"
+    cpu: str = ""
+    memory_mib: int = 512
+    cpus: int = 1
+    console: str = ""
+    qmp: str = ""
+    memory: Memory | None = None
+    incoming: bool = False
+    append: str = ""
+
+
+def program(arch: str) -> str:
+    """The name of the QEMU that runs guests of `arch`."""
+    return f"qemu-system-{arch}"
+
+
+def argv(spec: MachineSpec) -> list[str]:
+    """The whole command line, the program first. The machine has no network device."""
+    arm = spec.arch == "aarch64"
+    machine = f"{'virt' if arm else 'q35'},accel={spec.accel}"
+    if spec.memory is not None:
+        machine += ",memory-backend=ram"
+    console = "ttyAMA0" if arm else "ttyS0"
+    words = [program(spec.arch), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-nic", "none"]
+    words += ["-machine", machine, "-cpu", spec.cpu or _fullest(spec.accel)]
+    words += ["-m", str(spec.memory_mib), "-smp", str(spec.cpus)]
+    if spec.accel == "tcg":
+        words += ["-accel", "tcg,tb-size=256" + (",thread=single" if spec.cpus == 1 else "")]
+        words[words.index(machine)] = machine.replace(",accel=tcg", "")
+    words += ["-kernel", spec.kernel, "-initrd", spec.initrd]
+    words += ["-append", " ".join(filter(None, (f"console={console}", _APPEND, spec.append)))]
+    words += ["-serial", f"file:{_escaped(spec.console)}" if spec.console else "stdio"]
+    if spec.memory is not None:
+        words += ["-object", _memory(spec.memory, spec.memory_mib)]
+    if spec.qmp:
+        words += ["-qmp", f"unix:{_escaped(spec.qmp)},server=on,wait=off"]
+    for number, drive in enumerate(spec.drives):
+        words += _drive(drive, f"disk{number}")
+    words += ["-device", "virtio-rng-pci"]
+    words += _ports(spec.ports)
+    if spec.incoming:
+        words += ["-incoming", "defer"]
+    return words
+
+
+def _fullest(accel: Accel) -> str:
+    return "max" if accel == "tcg" else "host"
+
+
+def _memory(memory: Memory, mib: int) -> str:
+    sharing = "share=on" if memory.share else "share=off,readonly=off"
+    return f"memory-backend-file,id=ram,size={mib}M,mem-path={_escaped(memory.path)},{sharing}"
+
+
+def _drive(drive: Drive, name: str) -> list[str]:
+    # unsafe: a guest's disk is worth nothing after the host's own crash, and costs less without flushes.
+    options = (
+        f"id={name},file={_escaped(drive.path)},format={drive.format},if=none,cache=unsafe,discard=unmap"
+    )
+    if drive.read_only:
+        options += ",read-only=on"
+    return ["-drive", options, "-device", f"virtio-blk-pci,drive={name}"]
+
+
+def _ports(ports: Sequence[Port]) -> list[str]:
+    if not ports:
+        return []
+    words = ["-device", "virtio-serial-pci"]
+    for number, port in enumerate(ports):
+        words += ["-chardev", f"socket,id=port{number},path={_escaped(port.socket)},server=on,wait=off"]
+        words += ["-device", f"virtserialport,chardev=port{number},name={port.name}"]
+    return words
+
+
+def _escaped(path: str) -> str:
+    """A path within a list of options, where a comma is written twice."""
+    return path.replace(",", ",,")
