@@ -53,6 +53,11 @@ _NAME_IN_JSON = re.compile(
 )
 _NAME_IN_PYTHON = re.compile(r"\[?\s*([\w.]+)")
 _ESCAPED = re.compile(r'[\s{\[]*\\"')
+_MARKING_KEY = re.compile(r"""["'](?:tool_calls|tool_uses|function_call)["']\s*:\s*[\[{]""")
+_NAME_BEGINS = re.compile(
+    r"""["'](?:name|tool|tool_name|recipient_name)["']\s*:\s*["'](?:functions\.)?([\w.\-]+)\Z"""
+)
+_CUT_GEMMA = re.compile(r"[:,{\[]\s*\Z|<[^<>]{0,8}\Z")
 _CLOSER = {"{": "}", "[": "]", "(": ")"}
 
 
@@ -192,14 +197,23 @@ class Candidate:
         end = self._end if cut is None else base + len(window)
         text = self.kept.text() + window[max(0, self.start - base) : max(0, end - base)]
         name = self.row.format.name
+        if self._items and self._items[-1].scanner.state is State.BROKEN and base + len(window) - end < 64:
+            text += window[max(0, end - base) :]
         calls: list[Found] = []
         reasons: list[str] = []
         incomplete: list[Incomplete] = []
         for item in self._items:
             try:
-                calls += self._read(item, text, item.scanner.end)
+                found = self._read(item, text, item.scanner.end)
             except Refused as why:
                 reasons.append(str(why))
+                continue
+            if item.scanner.state is not State.BROKEN or not self._lacking(found):
+                calls += found
+            elif text[item.scanner.end - self.start :].strip():
+                reasons.append("required arguments are missing")
+            else:
+                incomplete.append(Incomplete(item.name, name, (self.start, end)))
         if cut is not None:
             try:
                 calls += self._read_cut(_Item(self._name, self._value_start, cut), text)
@@ -233,6 +247,8 @@ class Candidate:
             if grammar == "gemma":
                 return [self._named(item.name, decode_gemma(value))]
             if grammar == "line":
+                if not value.strip():
+                    raise Refused("no arguments")
                 return [self._named(item.name, value.strip().strip("`\"'"), plain=True)]
             complete = item.scanner.state is State.DONE and not closers
             decoded = decode(unescape_once(value) if _ESCAPED.match(value) else value, complete=complete)
@@ -252,6 +268,15 @@ class Candidate:
             raise Refused("a tool's schema")
         return Found(tool.name, arguments)
 
+    def _is_marked_by_a_key(self, text: str) -> bool:
+        """Whether JSON that was cut before it names a tool was going to call one."""
+        name = _NAME_BEGINS.search(text)
+        begun = name is not None and any(tool.startswith(name[1]) for tool in self._box.tools)
+        return begun or _MARKING_KEY.search(text, 0, 400) is not None
+
+    def _lacking(self, calls: list[Found]) -> bool:
+        return any(key not in call.arguments for call in calls for key in self._box.tools[call.name].required)
+
     def _python(self, name: str, positional: list[Any], named: Mapping[str, Any]) -> Found:
         tool = self._box.named(name.removesuffix(".call"))
         keys = [key for key in tool.properties if key not in named]
@@ -262,7 +287,7 @@ class Candidate:
         return Found(tool.name, {**dict(zip(keys, positional, strict=False)), **named})
 
     def _tagged(self, item: _Item, scanner: TaggedScanner, text: str) -> Found:
-        if scanner.state is State.BROKEN and not scanner.pairs:
+        if scanner.state is State.BROKEN and not scanner.pairs and text[scanner.end - self.start :].strip():
             raise Refused("no arguments")
         tool = self._box.named(item.name)
         arguments: dict[str, Any] = {}
@@ -290,9 +315,11 @@ class Candidate:
                 name = found[1] if found else ""
         if name:
             name = self._box.named(name).name
-        elif not self.row.format.marked and not before:
+        elif not (self.row.format.marked or before or self._is_marked_by_a_key(text)):
             raise Refused("it ends before it names a tool")
         if scanner.open_value or (isinstance(scanner, BracketScanner) and scanner.between_values):
+            raise _CutOffError(name, before)
+        if isinstance(scanner, GemmaScanner) and _CUT_GEMMA.search(value):
             raise _CutOffError(name, before)
         closers = ""
         if isinstance(scanner, BracketScanner):
@@ -301,6 +328,6 @@ class Candidate:
             calls = self._read(item, text, self.start + len(text), closers)
         except Refused as why:
             raise _CutOffError(name, before) from why
-        if any(key not in call.arguments for call in calls for key in self._box.tools[call.name].required):
+        if self._lacking(calls):
             raise _CutOffError(name, before)
         return calls

@@ -108,6 +108,23 @@ class Lexicon:
         """Whether the text, which ends, could go on to one of the literals at `at`."""
         return len(text) - at < self._longest and text[at:] in self._prefixes
 
+    @cached_property
+    def _called(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, sorted(self.names, key=len, reverse=True))))
+
+    def name_in(self, text: str) -> str:
+        """The first declared name in `text`, or empty."""
+        found = self._called.search(text)
+        return found.group() if found else ""
+
+    def begins_name(self, text: str) -> bool:
+        """Whether `text` ends in a quoted value that is the beginning of a declared name."""
+        found = _NAME_VALUE.search(text)
+        return found is not None and any(name.startswith(found[1]) for name in self.names)
+
+
+_NAME_VALUE = re.compile(r""":\s*\\?["'“](?:functions\.)?([\w.\-]+)\Z""")
+
 
 @lru_cache(maxsize=32)
 def lexicon(names: tuple[str, ...]) -> Lexicon:

@@ -26,6 +26,7 @@ class State(Enum):
     FAILED = "failed"  # too deep or too long
 
 
+_LONGEST_TAG = 512
 _ONLY_BLANK = re.compile(r"\s*\Z")
 
 
@@ -267,6 +268,7 @@ class TaggedScanner:
         self._closed_by = Pattern(BLANK, either(parameter_mark, *call_closes, *outer_closes, *call_opens))
         self._ended_by = Pattern(BLANK, either(*outer_closes, *call_opens))
         self._close_tag = ""
+        self._cut_tag = False  # the text ends inside the tag of one more value
         self._key: str | None = None
         self._type: str | None = None
         self._value_start = start
@@ -275,7 +277,7 @@ class TaggedScanner:
 
     @property
     def open_value(self) -> bool:
-        return self._key is not None
+        return self._key is not None or self._cut_tag
 
     def scan(self, window: str, at: int, base: int, final: bool) -> int:
         self._base, self._waiting = base, False
@@ -297,6 +299,12 @@ class TaggedScanner:
         if parameter is not None and (parameter["key"] in self._keys or not self._only_keys):
             self._open(parameter)
             return parameter.end()
+        if end is None and final and len(window) - at < _LONGEST_TAG and not _ONLY_BLANK.match(window, at):
+            if self._parameter.match(window, at, final=False) is MORE:
+                self._cut_tag = True
+                return self._wait(at)
+            if self._call_end.match(window, at, final=False) is MORE:
+                at = len(window)
         self.state, self.end = State.BROKEN, self._base + at
         if end is not None:
             self.state, self.end = State.DONE, self._base + end.end()
@@ -349,10 +357,10 @@ class TaggedScanner:
         if token == "<![CDATA[":
             self._cdata = True
         elif token == self._close_tag and not self._nested:
-            follows = self._closed_by.match(window, after, final)
-            if follows is MORE:
+            follows = self._closed_by.match(window, after, final=False)
+            if follows is MORE and not final:
                 return self._wait(start)
-            if follows is not None or (final and _ONLY_BLANK.match(window, after)):
+            if follows is not None:
                 self._store(self._base + start)
             elif self._first_close is None and self._patient:
                 self._first_close = self._base + start
@@ -441,22 +449,21 @@ _LINE_END = re.compile(r"\n(?=\s{0,40}\n|Observation|Thought|Action|Final Answer
 class LineScanner:
     """Plain text, to a blank line, the next label, or the end."""
 
-    open_value = False
-
     def __init__(self, start: int) -> None:
         self.state = State.MORE
         self.end = start
+        self.open_value = True  # nothing has come yet
         self._start = start
 
     def scan(self, window: str, at: int, base: int, final: bool) -> int:
         found = _LINE_END.search(window, at)
-        if found is None:
-            self.end = base + len(window)
-            if base + at - self._start > MAX_SPAN:
-                self.state = State.FAILED
-            elif final:
-                self.state = State.DONE
-                return len(window)
+        stop = found.start() if found else len(window)
+        if self.open_value and not _ONLY_BLANK.match(window, at, stop):
+            self.open_value = False
+        if found is None and base + at - self._start > MAX_SPAN:
+            self.state = State.FAILED
+        elif found is None and (not final or self.open_value):
             return max(at, len(window) - 64)
-        self.state, self.end = State.DONE, base + found.start()
-        return found.start()
+        else:
+            self.state, self.end = State.DONE, base + stop
+        return stop

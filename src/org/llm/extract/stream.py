@@ -67,6 +67,7 @@ class _Data:
 
 _MESSAGE = re.compile(r"""\{\s*["']role["']""")
 _THOUGHT = "in closed thinking"
+_PROSE = re.compile(r"[a-z,.] [a-z]+ [a-z]")
 _RUN = re.compile(r"`+|~+")
 _FENCE = re.compile(
     r"(?P<fence>`{3,}|~{3,})[ \t]{0,8}(?P<language>[\w+\-.#]{0,32})[ \t]{0,8}(?:\r?\n|(?=[{\[<]))"
@@ -305,6 +306,8 @@ class ToolCallStream:
             return False
         if fitting is not None:
             self._start(*fitting)
+        elif final and (cut := self._cut_head()) is not None:
+            self._cut(len(self._buffer), incomplete=[cut])
         elif character in "{[":
             return self._start_data(final)
         else:
@@ -347,6 +350,28 @@ class ToolCallStream:
                     return MORE
                 if head is not None:
                     return row, head
+        return None
+
+    def _cut_head(self) -> Incomplete | None:
+        """The call whose opening the text ends in, if it does, before any arguments."""
+        assert self._lexicon is not None
+        if len(self._buffer) - self._pos > _LOOK_BACK:
+            return None
+        for opening in self._lexicon.openings(self._buffer, self._pos):
+            rest = self._buffer[self._pos + len(opening.literal) :]
+            if not rest.strip() or _PROSE.search(rest):
+                continue
+            for row in opening.rows:
+                head = row.head.match(self._buffer, self._pos + len(opening.literal), final=False)
+                known = row.format.marked or self._lexicon.begins_name(rest)
+                if (
+                    head is not MORE
+                    or not known
+                    or guard(self._before(self._pos), "", marked=row.format.marked)
+                ):
+                    continue
+                span = (self._base + self._pos, self._base + len(self._buffer))
+                return Incomplete(self._lexicon.name_in(rest) or row.tool, row.format.name, span)
         return None
 
     # -- a candidate
@@ -473,7 +498,7 @@ class ToolCallStream:
         found = bool(hold.calls or hold.incomplete)
         if not final and mark != block.fence and block.fence.startswith(mark):
             return False
-        if found and mark in ("", block.fence):
+        if found and (mark == block.fence or block.fence.startswith(self._buffer[at:])):
             self._cut(at + len(mark))
             self._call_block = None
             self._release(hold)
