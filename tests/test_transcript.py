@@ -23,10 +23,11 @@ from org.events import (
     Stopped,
     TurnEnded,
     Undone,
+    counting,
 )
 from org.messages import EVERYONE, Audience, Message
 from org.tooling import ToolCall, ToolError, ToolResult
-from org.transcript import counting, to_json_lines, to_markdown
+from org.transcript import to_json_lines, to_markdown
 
 
 def posted(id: int, sender: str, content: str, audience: Audience = EVERYONE) -> Posted:

@@ -91,6 +91,14 @@ class Session:
         tools = self._tools(profile, member.id)
         return ModelParticipant(replace(joined, model=model), profile, client, tools, sampling, approval)
 
+    async def set_model(self, name: str, model: str) -> None:
+        """Let a participant speak through another model of its server. Raises `UsageError`."""
+        participant = self.room.participants.get(name)
+        if not isinstance(participant, ModelParticipant):
+            raise UsageError(f"no participant with a model is called `{name}`")
+        participant.introduction = replace(participant.introduction, model=model)
+        await self.room.note_model(name, model)
+
     def _tools(self, profile: Profile, name: str) -> tuple[Tool, ...]:
         async def set_mode(mode: str) -> None:
             await self.room.set_mode(name, mode)

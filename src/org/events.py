@@ -8,6 +8,7 @@ that is slow may lose them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -54,6 +55,14 @@ class ModeChanged:
 
     name: str
     audience: Audience
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChanged:
+    """The model that a participant speaks through from now on."""
+
+    name: str
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,7 @@ Committed: TypeAlias = (
     Joined
     | Left
     | ModeChanged
+    | ModelChanged
     | Posted
     | Invited
     | Stepped
@@ -200,3 +210,20 @@ Committed: TypeAlias = (
 )
 Passing: TypeAlias = TurnStarted | Delta | CallStarted | CallOutput | Notice
 Event: TypeAlias = Committed | Passing
+
+_LASTING = (Joined, Left, ModeChanged, ModelChanged)
+
+
+def counting(events: Iterable[Committed]) -> list[Committed]:
+    """The events without those that were undone: a message, and all that came after it up to the
+    undoing, except who came, left, or changed model or audience, which an undo does not take back."""
+    kept: list[Committed] = []
+    for event in events:
+        if not isinstance(event, Undone):
+            kept.append(event)
+            continue
+        for place, earlier in enumerate(kept):
+            if isinstance(earlier, Posted) and earlier.message.id >= event.message:
+                kept[place:] = [later for later in kept[place:] if isinstance(later, _LASTING)]
+                break
+    return kept

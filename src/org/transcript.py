@@ -19,33 +19,13 @@ from org.events import (
     Joined,
     Left,
     ModeChanged,
+    ModelChanged,
     Posted,
     Stopped,
     TurnEnded,
-    Undone,
+    counting,
 )
 from org.messages import Audience, Message
-
-_ROSTER = (Joined, Left, ModeChanged)
-
-
-def counting(events: Iterable[Committed]) -> list[Committed]:
-    """The events without those that were undone: a message, and all that came after it, except who
-    entered, left or changed whom they speak to, which an undo does not take back."""
-    kept: list[Committed] = []
-    for event in events:
-        if isinstance(event, Undone):
-            kept = _without(kept, event.message)
-        else:
-            kept.append(event)
-    return kept
-
-
-def _without(events: list[Committed], message: int) -> list[Committed]:
-    for place, event in enumerate(events):
-        if isinstance(event, Posted) and event.message.id >= message:
-            return events[:place] + [later for later in events[place:] if isinstance(later, _ROSTER)]
-    return events
 
 
 def to_json_lines(events: Iterable[Committed]) -> Iterator[str]:
@@ -79,6 +59,8 @@ def _blocks(event: Committed) -> list[str]:
             return [f"*{_line(name)} left*"]
         case ModeChanged(name, audience):
             return [f"*{_line(name)} now speaks to {_addressees(audience)}*"]
+        case ModelChanged(name, model):
+            return [f"*{_line(name)} now speaks through {_line(model)}*"]
         case Compacted(name, dropped):
             return [f"*{_line(name)} now sees a summary of its first {dropped} entries*"]
         case Cleared():

@@ -25,6 +25,7 @@ from org.events import (
     Joined,
     Left,
     ModeChanged,
+    ModelChanged,
     Notice,
     Posted,
     Stopped,
@@ -179,6 +180,11 @@ class Room:
         audience = parse_mode(mode, name, self.state.members)
         await self._ledger.commit(ModeChanged(name, audience))
         return audience
+
+    async def note_model(self, name: str, model: str) -> None:
+        """Keep that a participant speaks through another model from now on."""
+        self._member(name)
+        await self._ledger.commit(ModelChanged(name, model))
 
     async def clear(self) -> None:
         """Start everybody's view afresh; the transcript stays."""

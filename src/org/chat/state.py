@@ -7,7 +7,7 @@ prompts and owes the same answers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from org.chat.context import Memory
 from org.events import (
@@ -19,11 +19,12 @@ from org.events import (
     Joined,
     Left,
     ModeChanged,
+    ModelChanged,
     Nudged,
     Posted,
     Stepped,
     TurnEnded,
-    Undone,
+    counting,
 )
 from org.messages import EVERYONE, Audience, Message
 
@@ -55,7 +56,7 @@ class State:
         """The state after these events; what was undone has not happened, but its numbers stay taken."""
         state = cls()
         all_events = list(events)
-        for event in without_undone(all_events):
+        for event in counting(all_events):
             state.apply(event)
         for event in all_events:
             if isinstance(event, Posted):
@@ -78,6 +79,10 @@ class State:
             case ModeChanged():
                 if event.name in self.members:
                     self.members[event.name].mode = event.audience
+            case ModelChanged():
+                if event.name in self.members:
+                    member = self.members[event.name]
+                    member.joined = replace(member.joined, model=event.model)
             case Cleared():
                 for member in self.members.values():
                     member.unread.clear()
@@ -109,20 +114,3 @@ class State:
         # A turn that outlives its participant must not reach one who came later under the same name.
         if isinstance(event, Invited | Compacted) or event.turn == member.memory.open_turn:
             member.memory.apply(event, messages)
-
-
-def without_undone(events: Iterable[Committed]) -> list[Committed]:
-    """The events, without each undone message and all that came after it up to the undoing.
-
-    Who came and who left meanwhile stays so.
-    """
-    kept: list[Committed] = []
-    for event in events:
-        if not isinstance(event, Undone):
-            kept.append(event)
-            continue
-        for index, earlier in enumerate(kept):
-            if isinstance(earlier, Posted) and earlier.message.id == event.message:
-                kept[index:] = [later for later in kept[index:] if isinstance(later, Joined | Left)]
-                break
-    return kept

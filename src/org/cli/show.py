@@ -10,8 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from org.cli.options import Parser
-from org.cli.render import describe
-from org.cli.style import Style, clean, one_line
+from org.cli.style import Style
 from org.config import find_places
 from org.events import (
     CallFinished,
@@ -21,13 +20,16 @@ from org.events import (
     Joined,
     Left,
     ModeChanged,
+    ModelChanged,
     Posted,
     Stopped,
     TurnEnded,
+    counting,
 )
 from org.journal import read_events, room_folder
 from org.messages import Audience, Message
-from org.transcript import counting, to_json_lines
+from org.transcript import to_json_lines
+from org.wording import clean, describe, one_line
 
 # Everything that somebody wrote stands behind a margin, so that no text can pass for a heading of ours.
 MARGIN = "  "
@@ -159,6 +161,8 @@ def _remark(event: Committed) -> str:
             return f"{_word(name)} left"
         case ModeChanged(name, audience):
             return f"{_word(name)} now speaks to {_addressee(audience)}"
+        case ModelChanged(name, model):
+            return f"{_word(name)} now speaks through {_word(model)}"
         case Compacted(name, dropped):
             return f"{_word(name)} now sees a summary of its first {dropped} entries"
         case Cleared():
