@@ -15,13 +15,14 @@ Check: TypeAlias = Callable[[str, ast.Module], list[str]]
 RENDERERS = ("org.cli", "org.__main__", "org.ops.__main__")
 # Where a process ends: what nobody expected becomes a message and an exit code here, and nowhere else.
 PROCESS_EDGES = ("org.__main__", "org.ops.__main__", "org.tools.driver")
-# The verb table and the lazy exports of the root.
-LAZY = ("org", "org.__main__", "org.cli")
+# The verb table, the lazy exports of the root, and the full screen, which plain rooms never read.
+LAZY = ("org", "org.__main__", "org.cli", "org.tui")
 # May import the standard library and `org.errors`, so that a rescue needs nothing that may be broken.
 RESCUE = ("org.ops", "org.__main__")
 
 PURE = (
     "org.chat.context",
+    "org.chat.flow",
     "org.chat.guards",
     "org.chat.routing",
     "org.encoding",
@@ -34,6 +35,7 @@ PURE = (
     "org.tooling",
     "org.tools.clip",
     "org.transcript",
+    "org.wording",
 )
 IMPURE_IMPORTS = frozenset(
     {

@@ -22,7 +22,7 @@ def home(tmp_path: Path, engine: Engine) -> Home:
 
 def test_a_conversation(home: Home) -> None:
     home.roster({"coder": ("agent", "talk-tool")})
-    with home.terminal() as terminal:
+    with home.terminal("chat", "--plain") as terminal:
         terminal.wait_for("bubblewrap")
         terminal.wait_for("ada> ")
         terminal.type("what is here?\n")
@@ -56,7 +56,7 @@ def test_ctrl_c_stops_the_turn_and_keeps_what_was_said(home: Home) -> None:
 
 def test_ctrl_c_stops_a_command_of_the_persons_own(home: Home) -> None:
     home.roster({"coder": ("simple", "hello")})
-    with home.terminal() as terminal:
+    with home.terminal("chat", "--plain") as terminal:
         terminal.wait_for("ada> ")
         terminal.type("!touch begun; sleep 1000\n")
         begun = home.rooms / "room-1" / "work" / "begun"
@@ -71,7 +71,7 @@ def test_ctrl_c_stops_a_command_of_the_persons_own(home: Home) -> None:
 
 def test_a_call_is_run_only_after_a_yes(home: Home) -> None:
     home.roster({"coder": ("agent", "two")}, '[tools]\nsh = "ask"\n')
-    with home.terminal() as terminal:
+    with home.terminal("chat", "--plain") as terminal:
         terminal.wait_for("ada> ")
         terminal.type("go on\n")
         terminal.wait_for("cmd: echo one")
@@ -87,7 +87,7 @@ def test_a_call_is_run_only_after_a_yes(home: Home) -> None:
 
 def test_commands(home: Home) -> None:
     home.roster({"coder": ("agent", "hello"), "guide": ("simple", "pass")})
-    with home.terminal() as terminal:
+    with home.terminal("chat", "--plain") as terminal:
 
         def does(line: str, *shown: str) -> None:
             terminal.wait_for("ada> ")
@@ -132,7 +132,7 @@ def test_lines_from_a_pipe_are_said_one_by_one(home: Home) -> None:
 
 def test_a_room_in_use_names_its_holder(home: Home) -> None:
     home.roster({"coder": ("simple", "hello")})
-    with home.terminal("chat", "--room", "mine") as terminal:
+    with home.terminal("chat", "--plain", "--room", "mine") as terminal:
         terminal.wait_for("ada> ")
         done = home.run("run", "-r", "mine", "hello")
         assert done.returncode == ExitCode.BUSY

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from org.cli.choose import choose_model
-from org.cli.commands import COMMANDS, Quit, command
 from org.cli.options import Parser, add_room_options, settings_from
 from org.cli.render import Plain
 from org.cli.run import exit_code
 from org.cli.style import Style
 from org.cli.terminal import confirm, print_json
+from org.commands import COMMANDS, Quit, command
 from org.compose import Opening, Session, open_session, rooms_of
 from org.config import Settings
 from org.errors import ExitCode, OrgError, UsageError

@@ -6,10 +6,10 @@ import asyncio
 import importlib.util
 import sys
 
-from org.cli.style import clean
 from org.compose import list_models
 from org.config import Settings
 from org.errors import EnvironmentProblem, OrgError, ServerUnreachable, UsageError
+from org.wording import clean
 
 SUGGESTED = "qwen3:8b"
 """A model that calls tools well and runs on most machines."""

@@ -15,12 +15,13 @@ from pathlib import Path
 from org.cli.options import Parser
 from org.cli.render import Plain
 from org.cli.run import exit_code
-from org.cli.style import Style, clean
+from org.cli.style import Style
 from org.compose import Opening, Session, open_session
 from org.config import DEFAULT_ROSTER, Settings, load
 from org.errors import ExitCode
 from org.llm.demo_scripts import demo_scripts
 from org.llm.scripted import scripted_model
+from org.wording import clean
 
 INTRODUCTION = """\
 The models of this demo only recite; server, tool calls, sandbox and room are real.

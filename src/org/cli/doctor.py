@@ -22,12 +22,13 @@ from org import __version__
 from org.cli.choose import has_engine, no_server
 from org.cli.models import offer_of
 from org.cli.options import Parser
-from org.cli.style import Style, clean, duration, one_line, table
+from org.cli.style import Style, table
 from org.compose import Servers, choose_place, list_models
 from org.config import Settings, is_loopback, load
 from org.errors import EnvironmentProblem, ExitCode, ModelError, ServerUnreachable
 from org.sandbox.limits import Limits
 from org.sandbox.proof import Probe, prove
+from org.wording import clean, duration, one_line
 
 JSON_VERSION = 1
 LITTLE_SPACE = 1024**3

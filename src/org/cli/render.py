@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from org.chat.flow import Flow
 from org.chat.room import Room
-from org.chat.routing import address_of
-from org.cli.style import Style, clean
+from org.cli.style import Style
 from org.events import (
     CallFinished,
     CallStarted,
@@ -23,12 +23,10 @@ from org.events import (
     TurnStarted,
 )
 from org.messages import Audience, Message, Usage
-from org.tooling import ToolCall
+from org.wording import address, clean, describe
 
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 TICK_S = 0.1
-HEAD = 200
-"""Characters of a line that are held at most to see whether it is an address."""
 
 
 class Plain:
@@ -54,7 +52,7 @@ class Plain:
         self._live = live
         self._skip = skip
         self._floor = ""  # who is shown as they speak
-        self._speech: _Speech | None = None
+        self._speech: Flow | None = None
         self._streamed: set[str] = set()  # who was shown in their current turn
         self._doing: dict[str, tuple[str, float]] = {}  # participant -> what, since when
         self._ticker: asyncio.TimerHandle | None = None
@@ -120,7 +118,8 @@ class Plain:
         if self._floor != name:
             return
         if self._speech is None:
-            self._speech = _Speech(name, self._room)
+            state = self._room.state
+            self._speech = Flow(name, state.members[name].mode, state.members)
             self._streamed.add(name)
         self._say(self._speech.feed(event.text))
 
@@ -251,66 +250,3 @@ class Plain:
         if self._drawn:
             self._out.write("\r\x1b[K")
             self._drawn = False
-
-
-class _Speech:
-    """Text as it comes, cut where it turns to somebody else: (audience when it changes, text)."""
-
-    def __init__(self, sender: str, room: Room) -> None:
-        self._sender = sender
-        self._room = room
-        self._standing: Audience | None = room.state.members[sender].mode  # until its first word is said
-        self._held = ""
-        self._through = False  # the rest of this line is no address
-
-    def feed(self, text: str) -> list[tuple[Audience | None, str]]:
-        pieces: list[tuple[Audience | None, str]] = []
-        for line in text.splitlines(keepends=True):
-            self._held += line
-            ended = line.endswith("\n")
-            if self._through or ended or not self._may_address():
-                pieces += self._release()
-            if ended:
-                self._through = False
-        return pieces
-
-    def finish(self) -> list[tuple[Audience | None, str]]:
-        return self._release() if self._held else []
-
-    def _may_address(self) -> bool:
-        head = self._held.lstrip(" ")
-        return len(self._held) < HEAD and (not head or head[0] in "@#")
-
-    def _release(self) -> list[tuple[Audience | None, str]]:
-        held, self._held = self._held, ""
-        found = None if self._through else address_of(held.rstrip("\n"), self._sender, self._room.names)
-        self._through = True
-        if found is not None and isinstance(found[0], Audience):
-            self._standing = None
-            return [(found[0], held[len(held.rstrip("\n")) - len(found[1]) :].lstrip("\n"))]
-        if self._standing is None:
-            return [(None, held)]
-        if not held.strip():
-            return []  # nobody hears the blanks before the first word
-        standing, self._standing = self._standing, None
-        return [(standing, held)]
-
-
-def address(audience: Audience) -> str:
-    """An audience in few words."""
-    if audience.kind == "group":
-        return "everyone"
-    if audience.kind == "file":
-        return f"#file:{audience.path}"
-    return " ".join(f"@{name}" for name in audience.names)
-
-
-def describe(call: ToolCall) -> str:
-    """A call on one line: the command, the first line of the code, or the arguments."""
-    values = call.arguments
-    text = next((str(values[key]) for key in ("cmd", "code", "mode") if key in values), "")
-    if not text:
-        text = ", ".join(f"{key}={value!r}" for key, value in values.items())
-    first, _, rest = clean(text).strip().partition("\n")
-    short = first if len(first) <= 72 else first[:71] + "…"
-    return f"{call.name} `{short}`" + (f" (+{rest.count(chr(10)) + 1} lines)" if rest else "")

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from org.cli.options import Parser
-from org.cli.style import Style, ago, clean, one_line, table
+from org.cli.style import Style, table
 from org.config import find_places
 from org.errors import Busy, Denied, UsageError
 from org.journal import RoomInfo, list_rooms, remove_room, room_folder
+from org.wording import ago, clean, one_line
 
 JSON_VERSION = 1
 

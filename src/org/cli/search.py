@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 from org.cli.options import Parser
-from org.cli.style import Style, ago, one_line
+from org.cli.style import Style
 from org.config import find_places
 from org.errors import UsageError
 from org.journal import Found, search
+from org.wording import ago, one_line
 
 JSON_VERSION = 1
 INDEX = "search.sqlite"

@@ -6,10 +6,10 @@ import asyncio
 import sys
 from typing import TextIO
 
-from org.cli.style import clean
 from org.encoding import encode
 from org.events import Event
 from org.tooling import ToolCall
+from org.wording import clean
 
 
 async def confirm(participant: str, call: ToolCall) -> bool:

@@ -8,8 +8,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from org.chat.participant import ModelParticipant
-from org.cli.render import address, describe
-from org.cli.style import clean
 from org.compose import Session
 from org.config import parse_with
 from org.errors import SandboxGone, UsageError
@@ -18,6 +16,7 @@ from org.messages import Usage
 from org.ports import Command as SandboxCommand
 from org.tools.clip import clip
 from org.transcript import to_json_lines, to_markdown
+from org.wording import address, clean, describe
 
 
 class Quit(Exception):
