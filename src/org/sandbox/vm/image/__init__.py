@@ -4,5 +4,4 @@ without root or any tool but QEMU, or brought along by the user."""
 from org.sandbox.vm.image.build import build_image
 from org.sandbox.vm.image.store import Image, OnProgress, Progress, find_image
 
-
 __all__ = ["Image", "OnProgress", "Progress", "build_image", "find_image"]

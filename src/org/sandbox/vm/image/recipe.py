@@ -28,8 +28,11 @@ MKFS = ("e2fsprogs", "libblkid1", "libc6", "libcom-err2", "libext2fs2", "libuuid
 # What the initramfs loads, with what these depend on.
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_rng")
 # Folders of modules that the guest keeps: its firewall, and file systems that programs ask for.
-ROOT_MODULES = ("kernel/fs/fuse/", "kernel/fs/overlayfs/", "kernel/lib/", "kernel/net/ipv4/")
-ROOT_MODULES += ("kernel/net/ipv6/", "kernel/net/netfilter/", "modules.builtin", "modules.order")
+ROOT_MODULES = (
+    *("kernel/fs/fuse/", "kernel/fs/overlayfs/", "kernel/lib/"),
+    *("kernel/net/ipv4/", "kernel/net/ipv6/", "kernel/net/netfilter/"),
+    *("modules.builtin", "modules.order"),
+)
 
 FOLDERS = ("srv/org", "var/lib/dpkg/triggers", "var/lib/dpkg/updates")
 

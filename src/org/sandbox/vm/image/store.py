@@ -23,8 +23,10 @@ from org.sandbox.vm.layout import ImageFolder
 _MAKING = ".making-"
 _POLL_S = 0.25
 # What decides, beside the packages, what an image holds.
-_INPUTS = ("image/recipe.py", "image/unpack.py", "image/parts.py")
-_INPUTS += ("guest/second_stage", "guest/configure", "guest/accounts")
+_INPUTS = (
+    *("image/recipe.py", "image/unpack.py", "image/parts.py"),
+    *("guest/second_stage", "guest/configure", "guest/accounts"),
+)
 
 
 @dataclass(frozen=True, slots=True)
