@@ -112,7 +112,7 @@ def test_a_finished_call_as_it_is_written() -> None:
 
 def test_types_have_names_of_their_own() -> None:
     names = {type_name(kind) for kind in EVENT_TYPES}
-    assert len(names) == len(EVENT_TYPES) == 18
+    assert len(names) == len(EVENT_TYPES) == 19
     assert {"posted", "call_finished", "turn_ended", "mode_changed"} < names
 
 

@@ -211,12 +211,12 @@ Committed: TypeAlias = (
 Passing: TypeAlias = TurnStarted | Delta | CallStarted | CallOutput | Notice
 Event: TypeAlias = Committed | Passing
 
-_LASTING = (Joined, Left, ModeChanged, ModelChanged)
+_LASTING = (Joined, Left, ModelChanged)
 
 
 def counting(events: Iterable[Committed]) -> list[Committed]:
     """The events without those that were undone: a message, and all that came after it up to the
-    undoing, except who came, left, or changed model or audience, which an undo does not take back."""
+    undoing, except who came, left or changed model, which an undo does not take back."""
     kept: list[Committed] = []
     for event in events:
         if not isinstance(event, Undone):
