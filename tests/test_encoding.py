@@ -80,8 +80,9 @@ def test_a_posted_message_as_it_is_written() -> None:
             "cause": 2,
             "hop": 1,
         },
+        "key": "k-1",
     }
-    assert to_json(Posted(message)) == expected
+    assert to_json(Posted(message, "k-1")) == expected
     assert encode(Posted(message)).startswith(b'{"v":1,"type":"posted","message":{"id":3,')
 
 

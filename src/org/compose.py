@@ -45,7 +45,7 @@ class Opening:
     `room` is its id (empty: the next free number), `resume` goes on with one that exists, `folder`
     is a working folder of the person's own. `ask` puts a tool call before a person, None where
     nobody is. `unsafe_local` lets commands run on this machine itself. `progress` is told what takes
-    long.
+    long. `url` is where others can join the room meanwhile.
     """
 
     room: str = ""
@@ -54,6 +54,7 @@ class Opening:
     ask: Ask | None = None
     unsafe_local: bool = False
     progress: Callable[[str], None] = field(default=lambda text: None, repr=False)
+    url: str = ""
 
 
 @dataclass(slots=True)
@@ -278,14 +279,14 @@ async def _journal(settings: Settings, opening: Opening) -> tuple[RoomJournal, s
             raise UsageError(
                 f"the room `{opening.room}` exists", f"go on in it with `org chat --resume {opening.room}`"
             )
-        return await asyncio.to_thread(RoomJournal.open, folder), opening.room
+        return await asyncio.to_thread(RoomJournal.open, folder, url=opening.url), opening.room
     number = 1 + max((int(p.name[5:]) for p in rooms.glob("room-*") if p.name[5:].isdecimal()), default=0)
     while True:
         room_id = f"room-{number}"
         folder = room_folder(rooms, room_id)
         try:
             folder.mkdir(parents=True, mode=0o700)
-            return await asyncio.to_thread(RoomJournal.open, folder), room_id
+            return await asyncio.to_thread(RoomJournal.open, folder, url=opening.url), room_id
         except (FileExistsError, Busy):  # somebody took this number a moment ago
             number += 1
 

@@ -67,7 +67,11 @@ class ModelChanged:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
+    """Something was said. `key` is what whoever sent it told it apart by, so that asking twice says it
+    once; one text may have become several messages."""
+
     message: Message
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

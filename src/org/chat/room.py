@@ -119,17 +119,26 @@ class Room:
     async def say(self, sender: str, text: str) -> Stopped:
         """Post what a person says, and wait until the exchange that it causes is over.
 
-        Said while an exchange runs, it becomes a part of that one; when that one is ending already,
-        it begins the next. Giving up the wait does not stop the exchange, `interrupt` does. Raises
-        `UsageError` when it is addressed to nobody who is here; then nothing is posted.
+        Giving up the wait does not stop the exchange, `interrupt` does. Raises `UsageError` when it is
+        addressed to nobody who is here; then nothing is posted.
         """
+        await self.post(sender, text)
+        return await self.answer()
+
+    async def post(self, sender: str, text: str, key: str = "") -> list[Message]:
+        """Post what a person says; `answer` gets it answered. `key` is kept with it. Raises as `say`."""
         if self._member(sender).joined.kind != "person":
             raise UsageError(f"`{sender}` is not a person of this room")
-        posted, refusals = await self._deliver(sender, "person", text)
+        posted, refusals = await self._deliver(sender, "person", text, key=key)
         if not posted:
             raise UsageError(refusals[0] if refusals else "there is nothing in this message")
         for refusal in refusals:
             self._ledger.emit(Notice(refusal))
+        return [event.message for event in posted if isinstance(event, Posted)]
+
+    async def answer(self) -> Stopped:
+        """Wait until what was posted is answered: as a part of the exchange that runs, or, when none
+        does or that one is ending already, by the next."""
         while self._running is not None and self._exchange.halt is not None:
             await asyncio.wait([self._running])
         return await self.run()
@@ -162,6 +171,15 @@ class Room:
         self._participants[name] = participant
         await self._ledger.commit(participant.introduction)
         await self._post(ROOM, "system", [(Audience.everyone(), f"{name} has joined the room.")])
+
+    async def admit(self, person: str) -> None:
+        """Let one more person in, until the room is left. Raises `UsageError` when the name is a
+        participant's or no name; somebody who is here already stays."""
+        name = _valid_name(person)
+        if name in self._participants:
+            raise UsageError(f"`{name}` is a participant of this room", "take another name")
+        if name not in self.state.members:
+            await self._ledger.commit(Joined(name, "person"))
 
     async def kick(self, name: str) -> None:
         """Send a participant out, in the middle of its turn too. Raises `UsageError` when nobody of
@@ -391,6 +409,7 @@ class Room:
         hop: int = 0,
         *,
         only_addressed: bool = False,
+        key: str = "",
     ) -> tuple[Sequence[Committed], list[str]]:
         """(what was posted, why the rest was not), by the addresses in a text."""
         routed = route(text, sender, {*self.names, *self.state.gone}, self._member(sender).mode)
@@ -411,7 +430,7 @@ class Room:
                 continue
             if audience.kind != "direct" or audience.names:
                 accepted.append((audience, segment.content))
-        return await self._post(sender, role, accepted, cause, hop), refusals
+        return await self._post(sender, role, accepted, cause, hop, key), refusals
 
     async def _write_file(self, path: str, content: str) -> str:
         """Append to a file of the workspace; why that could not be done, or empty."""
@@ -431,13 +450,14 @@ class Room:
         contents: Sequence[tuple[Audience, str]],
         cause: int | None = None,
         hop: int = 0,
+        key: str = "",
     ) -> Sequence[Committed]:
         """Post messages, numbered in the order in which they are written."""
 
         def make() -> list[Committed]:
             now = time.time()
             return [
-                Posted(Message(number, sender, role, audience, content, now, cause, hop))
+                Posted(Message(number, sender, role, audience, content, now, cause, hop), key)
                 for number, (audience, content) in enumerate(contents, self.state.next_id)
             ]
 
