@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from org.llm.extract.decode import decode
+from org.llm.extract.patterns import lazy
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,18 @@ class Toolbox:
         if not isinstance(written, str):
             raise Refused("the name of the tool is no text")
         name = written.strip().strip("`\"'")
-        for candidate in (name, _PREFIX.sub("", name), _INDEX.sub("", _PREFIX.sub("", name))):
+        for candidate in (
+            name,
+            lazy(_PREFIX).sub("", name),
+            lazy(_INDEX).sub("", lazy(_PREFIX).sub("", name)),
+        ):
             if candidate in self.tools:
                 return self.tools[candidate]
         raise Refused(f"no tool is called `{name[:60]}`")
 
 
-_PREFIX = re.compile(r"\A\$?(?:functions?|tools?|default_api|api)[.:/]\s*")
-_INDEX = re.compile(r":\d+\Z")
+_PREFIX = r"\A\$?(?:functions?|tools?|default_api|api)[.:/]\s*"
+_INDEX = r":\d+\Z"
 
 
 def toolbox(tools: Sequence[Mapping[str, Any]]) -> Toolbox:
@@ -227,9 +232,8 @@ def _decoded(text: str) -> Any:
 
 # -- what stands around it
 
-_LAST_SENTENCE = re.compile(r"[.!?](?:[\"')\]*_]*)\s+(?=\S)")
-_EXAMPLE = re.compile(
-    r"""
+_LAST_SENTENCE = r"[.!?](?:[\"')\]*_]*)\s+(?=\S)"
+_EXAMPLE = r"""
       \bfor[ ](?:example|instance)\b | 例如 | 比如 | 示例 | 例子
     | \b(?:e\.?g\.?|i\.?e\.?|such[ ]as|namely),?\s*:?\s*\Z
     | \A\W*(?:an?[ ])?examples?\b[^.]{0,40}\Z
@@ -253,26 +257,19 @@ _EXAMPLE = re.compile(
       (?:written|encoded|represented|expressed|formatted|serialized|serialised|rendered|spelled)\b
     | \b(?:model|assistant|user|log|logs|agent|bot|transcript|it|he|she|they|you)[ ](?:then[ ]|had[ ]|once[ ]|previously[ ]|earlier[ ])?
       (?:wrote|said|printed|emitted|output|logged|sent|replied|answered|produced|called|used|typed)\b
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
-_QUOTED_LINE = re.compile(r"(?:\A|\n)[ \t]*(?:>|\|)[^\n]*\Z")
-_MARKUP = re.compile(
+    """
+_QUOTED_LINE = r"(?:\A|\n)[ \t]*(?:>|\|)[^\n]*\Z"
+_MARKUP = (
     r"<(/?)(examples?|samples?|samp|code|pre|blockquote|quote|docs?|documents?|documentation|tool_response|tool_result"
-    r"|function_results?|results?|output|observation|logs?|history|transcript|comment)\b[^<>]*>",
-    re.IGNORECASE,
+    r"|function_results?|results?|output|observation|logs?|history|transcript|comment)\b[^<>]*>"
 )
-_TRANSCRIPT = re.compile(
-    r"^(?:user|human|customer)\s*:.*^(?:assistant|ai|model|bot|agent)\s*:[^\n]*\Z",
-    re.IGNORECASE | re.MULTILINE | re.DOTALL,
-)
-_OF_DATA = re.compile(r"""["'“‘«「『\\A-Za-z0-9_\])]\Z|=\s*\Z|["']\s*:\s*\Z""")
-_RESULT = re.compile(
+_TRANSCRIPT = r"^(?:user|human|customer)\s*:.*^(?:assistant|ai|model|bot|agent)\s*:[^\n]*\Z"
+_OF_DATA = r"""["'“‘«「『\\A-Za-z0-9_\])]\Z|=\s*\Z|["']\s*:\s*\Z"""
+_RESULT = (
     r"^\W*(?:observation|results?|output|response|tool (?:result|output|response)|stdout|stderr|logs?|returned)"
-    r"\b[^\n:]{0,20}:\s*\Z",
-    re.IGNORECASE | re.MULTILINE,
+    r"\b[^\n:]{0,20}:\s*\Z"
 )
-_GOES_ON = re.compile(r"[ \t]{0,64}[a-z,)?'’]")
+_GOES_ON = r"[ \t]{0,64}[a-z,)?'’]"
 
 
 def guard(before: str, after: str, *, marked: bool) -> str:
@@ -284,21 +281,21 @@ def guard(before: str, after: str, *, marked: bool) -> str:
     line = before[before.rfind("\n") + 1 :]
     if line.count("`") % 2:
         return "inline code"
-    tags = list(_MARKUP.finditer(before))
+    tags = list(lazy(_MARKUP, re.IGNORECASE).finditer(before))
     if tags and not tags[-1][1]:
         return "inside `" + tags[-1].group() + "`"
     if before.rfind("<!--") > before.rfind("-->"):
         return "in a comment"
-    if _QUOTED_LINE.search(before):
+    if lazy(_QUOTED_LINE).search(before):
         return "in a quotation"
-    if _TRANSCRIPT.search(before):
+    if lazy(_TRANSCRIPT, re.IGNORECASE | re.MULTILINE | re.DOTALL).search(before):
         return "in a transcript"
     if not marked:
-        if _OF_DATA.search(before):
+        if lazy(_OF_DATA).search(before):
             return "a part of other text"
-        if _RESULT.search(before):
+        if lazy(_RESULT, re.IGNORECASE | re.MULTILINE).search(before):
             return "a result"
-        if _GOES_ON.match(after):
+        if lazy(_GOES_ON).match(after):
             return "in the middle of a sentence"
     if is_example(before):
         return "presented as an example"
@@ -311,16 +308,18 @@ def is_example(before: str) -> bool:
     if not lead:
         return False
     paragraph = lead[lead.rfind("\n") + 1 :]
-    sentences = _LAST_SENTENCE.split(paragraph.replace("e.g.", "eg").replace("E.g.", "eg"))
-    return bool(_EXAMPLE.search(sentences[-1]))
+    sentences = lazy(_LAST_SENTENCE).split(paragraph.replace("e.g.", "eg").replace("E.g.", "eg"))
+    return bool(lazy(_EXAMPLE, re.IGNORECASE | re.VERBOSE).search(sentences[-1]))
 
 
 def placeholder(arguments: Mapping[str, Any]) -> bool:
     """Whether the arguments are only stand-ins, as in a format's description."""
     texts = [value for value in arguments.values() if isinstance(value, str)]
     return (
-        bool(texts) and len(texts) == len(arguments) and all(_PLACEHOLDER.fullmatch(t.strip()) for t in texts)
+        bool(texts)
+        and len(texts) == len(arguments)
+        and all(lazy(_PLACEHOLDER).fullmatch(t.strip()) for t in texts)
     )
 
 
-_PLACEHOLDER = re.compile(r"\.\.\.|…|<[a-z][\w \-]*>|\{[a-z]\w*\}|\[[a-z][\w ]*\]")
+_PLACEHOLDER = r"\.\.\.|…|<[a-z][\w \-]*>|\{[a-z]\w*\}|\[[a-z][\w ]*\]"

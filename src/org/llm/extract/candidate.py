@@ -10,7 +10,7 @@ from typing import Any
 from org.llm.extract.accept import Found, Refused, Toolbox, arguments_of, calls_in, is_schema, placeholder
 from org.llm.extract.decode import decode, decode_gemma, decode_python, typed, unescape_once
 from org.llm.extract.lexicon import Row
-from org.llm.extract.patterns import MORE
+from org.llm.extract.patterns import MORE, lazy
 from org.llm.extract.result import Incomplete, Refusal
 from org.llm.extract.rope import Rope
 from org.llm.extract.scan import BracketScanner, GemmaScanner, LineScanner, Scanner, State, TaggedScanner
@@ -47,17 +47,15 @@ class _CutOffError(Exception):
 
 
 _MAX_ITEMS = 1_000  # calls in one wrapper
-_STRAY = re.compile(r"[}\])]{1,8}")
-_NAME_IN_JSON = re.compile(
+_STRAY = r"[}\])]{1,8}"
+_NAME_IN_JSON = (
     r"""(?:name|tool|function|action)\\{0,2}["'”]?\s{0,8}:\s{0,8}\\{0,2}["'“]([\w.\-:/]{1,128})\\{0,2}["'”]"""
 )
-_NAME_IN_PYTHON = re.compile(r"\[?\s*([\w.]+)")
-_ESCAPED = re.compile(r'[\s{\[]*\\"')
-_MARKING_KEY = re.compile(r"""["'](?:tool_calls|tool_uses|function_call)["']\s*:\s*[\[{]""")
-_NAME_BEGINS = re.compile(
-    r"""["'](?:name|tool|tool_name|recipient_name)["']\s*:\s*["'](?:functions\.)?([\w.\-]+)\Z"""
-)
-_CUT_GEMMA = re.compile(r"[:,{\[]\s*\Z|<[^<>]{0,8}\Z")
+_NAME_IN_PYTHON = r"\[?\s*([\w.]+)"
+_ESCAPED = r'[\s{\[]*\\"'
+_MARKING_KEY = r"""["'](?:tool_calls|tool_uses|function_call)["']\s*:\s*[\[{]"""
+_NAME_BEGINS = r"""["'](?:name|tool|tool_name|recipient_name)["']\s*:\s*["'](?:functions\.)?([\w.\-]+)\Z"""
+_CUT_GEMMA = r"[:,{\[]\s*\Z|<[^<>]{0,8}\Z"
 _CLOSER = {"{": "}", "[": "]", "(": ")"}
 
 
@@ -167,7 +165,7 @@ class Candidate:
             return None
         if self._fresh and self.row.format.grammar == "json":
             self._fresh = False
-            stray = _STRAY.match(window, at)
+            stray = lazy(_STRAY).match(window, at)
             if stray is not None:
                 self._move(base + stray.end())
                 return stray.end()
@@ -251,7 +249,9 @@ class Candidate:
                     raise Refused("no arguments")
                 return [self._named(item.name, value.strip().strip("`\"'"), plain=True)]
             complete = item.scanner.state is State.DONE and not closers
-            decoded = decode(unescape_once(value) if _ESCAPED.match(value) else value, complete=complete)
+            decoded = decode(
+                unescape_once(value) if lazy(_ESCAPED).match(value) else value, complete=complete
+            )
             if item.name and not self.row.format.whole:
                 return [self._named(item.name, decoded, plain=self.row.format.name == "react")]
             return calls_in(decoded, self._box, strict=not self.row.format.marked)
@@ -270,9 +270,9 @@ class Candidate:
 
     def _is_marked_by_a_key(self, text: str) -> bool:
         """Whether JSON that was cut before it names a tool was going to call one."""
-        name = _NAME_BEGINS.search(text)
+        name = lazy(_NAME_BEGINS).search(text)
         begun = name is not None and any(tool.startswith(name[1]) for tool in self._box.tools)
-        return begun or _MARKING_KEY.search(text, 0, 400) is not None
+        return begun or lazy(_MARKING_KEY).search(text, 0, 400) is not None
 
     def _lacking(self, calls: list[Found]) -> bool:
         return any(key not in call.arguments for call in calls for key in self._box.tools[call.name].required)
@@ -311,7 +311,7 @@ class Candidate:
                 value = text[scanner.items_end - self.start :]
             if not name or self.row.format.whole:
                 pattern = _NAME_IN_PYTHON if self.row.format.grammar == "python" else _NAME_IN_JSON
-                found = pattern.search(value)
+                found = lazy(pattern).search(value)
                 name = found[1] if found else ""
         if name:
             name = self._box.named(name).name
@@ -319,7 +319,7 @@ class Candidate:
             raise Refused("it ends before it names a tool")
         if scanner.open_value or (isinstance(scanner, BracketScanner) and scanner.between_values):
             raise _CutOffError(name, before)
-        if isinstance(scanner, GemmaScanner) and _CUT_GEMMA.search(value):
+        if isinstance(scanner, GemmaScanner) and lazy(_CUT_GEMMA).search(value):
             raise _CutOffError(name, before)
         closers = ""
         if isinstance(scanner, BracketScanner):

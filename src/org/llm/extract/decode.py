@@ -12,14 +12,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from org.llm.extract.patterns import lazy
+
 MAX_REPAIR = 1 << 16  # characters that the slow ways are tried on
 
 _STRICT = json.JSONDecoder(strict=False)
-_ESCAPE = re.compile(r"""\\(?:(["\\/bfnrt]|u[0-9a-fA-F]{4})|(.)|\Z)""", re.DOTALL)
-_PYTHON_ESCAPE = re.compile(
-    r"""\\(?:(["'\\abfnrtv\n0-7]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|N\{[A-Z -]+\})|(.))""", re.DOTALL
-)
-_PYTHON_SIGN = re.compile(r"'|\"{3}|\b(?:True|False|None)\b")
+_ESCAPE = r"""\\(?:(["\\/bfnrt]|u[0-9a-fA-F]{4})|(.)|\Z)"""
+_PYTHON_ESCAPE = r"""\\(?:(["'\\abfnrtv\n0-7]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|N\{[A-Z -]+\})|(.))"""
+_PYTHON_SIGN = r"'|\"{3}|\b(?:True|False|None)\b"
 
 
 def decode(text: str, *, complete: bool = True) -> Any:
@@ -60,7 +60,7 @@ def keep_bad_escapes(text: str) -> str:
             return found[0]
         return "'" if found[2] == "'" else "\\" + found[0]
 
-    return _ESCAPE.sub(mend, text)
+    return lazy(_ESCAPE, re.DOTALL).sub(mend, text)
 
 
 def _json_with_bad_escapes(text: str) -> Any:
@@ -70,9 +70,9 @@ def _json_with_bad_escapes(text: str) -> Any:
 
 
 def _python_literal(text: str) -> Any:
-    if not _PYTHON_SIGN.search(text):
+    if not lazy(_PYTHON_SIGN).search(text):
         raise ValueError("nothing of Python in it")
-    return ast.literal_eval(_ESCAPE.sub(_for_python, text))
+    return ast.literal_eval(lazy(_ESCAPE, re.DOTALL).sub(_for_python, text))
 
 
 def _for_python(found: re.Match[str]) -> str:
@@ -81,13 +81,10 @@ def _for_python(found: re.Match[str]) -> str:
     return found[0]
 
 
-_TOKEN = re.compile(
-    r"""(?P<skip>\s++|//[^\n]*+|\#[^\n]*+|/\*.*?\*/)
+_TOKEN = r"""(?P<skip>\s++|//[^\n]*+|\#[^\n]*+|/\*.*?\*/)
     |(?P<string>"{3}(?:[^"\\]++|\\.|"(?!""))*+"{3}|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.|(?<=\w)'(?=\w))*+'|“(?:[^”“\\]++|\\.)*+[”“]|‘(?:[^’\\]++|\\.)*+’)
     |(?P<mark>[{}\[\],:])
-    |(?P<word>[^\s{}\[\],:"'“‘]++)""",
-    re.DOTALL | re.VERBOSE,
-)
+    |(?P<word>[^\s{}\[\],:"'“‘]++)"""
 _WORDS = {
     "true": "true",
     "false": "false",
@@ -96,7 +93,7 @@ _WORDS = {
     "undefined": "null",
     "nil": "null",
 }
-_NUMBER = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\Z")
+_NUMBER = r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\Z"
 _OPEN_TO_CLOSE = {"{": "}", "[": "]"}
 
 
@@ -107,7 +104,7 @@ def _repaired(text: str) -> Any:
     stack: list[str] = []
     at = 0
     while at < len(text):
-        found = _TOKEN.match(text, at)
+        found = lazy(_TOKEN, re.DOTALL | re.VERBOSE).match(text, at)
         if found is None:
             raise ValueError("a string without its end")
         at, kind, token = found.end(), found.lastgroup, found.group()
@@ -159,7 +156,7 @@ def _raw_controls(body: str) -> str:
 def _word(token: str) -> str:
     if token.lower() in _WORDS:
         return _WORDS[token.lower()]
-    if _NUMBER.match(token):
+    if lazy(_NUMBER).match(token):
         return repr(float(token)) if re.search(r"[.eE]", token) else str(int(token))
     return json.dumps(token)
 
@@ -188,7 +185,7 @@ def decode_python(text: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
     """The calls in `f(1, a=2)` or `[f(), g(b="x")]`: (name, positional, named), literals only."""
     if len(text) > MAX_REPAIR * 4:
         raise ValueError("too long for Python")
-    source = _PYTHON_ESCAPE.sub(lambda m: m[0] if m[1] else "\\" + m[0], text.strip())
+    source = lazy(_PYTHON_ESCAPE, re.DOTALL).sub(lambda m: m[0] if m[1] else "\\" + m[0], text.strip())
     try:
         tree = ast.parse(source, mode="eval").body
     except (SyntaxError, RecursionError, MemoryError, ValueError):
@@ -197,8 +194,8 @@ def decode_python(text: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
     return [_python_call(node) for node in nodes]
 
 
-_PYTHON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"|\'(?:[^\'\\]++|\\.)*+\'', re.DOTALL)
-_PYTHON_WORD = re.compile(r"\b(true|false|null)\b")
+_PYTHON_STRING = r'"(?:[^"\\]++|\\.)*+"|\'(?:[^\'\\]++|\\.)*+\''
+_PYTHON_WORD = r"\b(true|false|null)\b"
 _PYTHON_NAME = {"true": "True", "false": "False", "null": "None"}
 
 
@@ -206,11 +203,11 @@ def _parse_with_raw_newlines(source: str) -> ast.expr:
     """Once more, with newlines inside strings escaped and JSON's words outside of them read."""
     parts: list[str] = []
     at = 0
-    for found in _PYTHON_STRING.finditer(source):
-        parts.append(_PYTHON_WORD.sub(lambda m: _PYTHON_NAME[m[0]], source[at : found.start()]))
+    for found in lazy(_PYTHON_STRING, re.DOTALL).finditer(source):
+        parts.append(lazy(_PYTHON_WORD).sub(lambda m: _PYTHON_NAME[m[0]], source[at : found.start()]))
         parts.append(re.sub(r"(?<!\\)\n", r"\\n", found.group()))
         at = found.end()
-    parts.append(_PYTHON_WORD.sub(lambda m: _PYTHON_NAME[m[0]], source[at:]))
+    parts.append(lazy(_PYTHON_WORD).sub(lambda m: _PYTHON_NAME[m[0]], source[at:]))
     try:
         return ast.parse("".join(parts), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError) as error:
@@ -249,15 +246,13 @@ def _literal(node: ast.expr) -> Any:
 # -- Gemma
 
 
-_GEMMA = re.compile(
-    r'<\|"\|>(.*?)<\|"\|>|<escape>(.*?)<escape>|("(?:[^"\\]++|\\.)*+")|([^<"{}\[\],:]+)|(.)', re.DOTALL
-)
+_GEMMA = r'<\|"\|>(.*?)<\|"\|>|<escape>(.*?)<escape>|("(?:[^"\\]++|\\.)*+")|([^<"{}\[\],:]+)|(.)'
 
 
 def decode_gemma(text: str) -> Any:
     """`{key:<|"|>text<|"|>,n:3}`: strings between marks, keys and other values bare."""
     out: list[str] = []
-    for found in _GEMMA.finditer(text):
+    for found in lazy(_GEMMA, re.DOTALL).finditer(text):
         marked = found[1] if found[1] is not None else found[2]
         if marked is not None:
             out.append(json.dumps(marked))

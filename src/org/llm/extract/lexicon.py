@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from org.llm.extract.formats import END_TOKENS, FORMATS, TOOL_CODE, Format
-from org.llm.extract.patterns import BLANK, Element, Part, Pattern, beginnings, either, full, partial, unnamed
+from org.llm.extract.patterns import (
+    BLANK,
+    Element,
+    Part,
+    Pattern,
+    beginnings,
+    either,
+    full,
+    lazy,
+    partial,
+    unnamed,
+)
 
 _PREFIX_LETTERS = "fdta"  # functions., default_api., tools., api.
 
@@ -119,11 +130,11 @@ class Lexicon:
 
     def begins_name(self, text: str) -> bool:
         """Whether `text` ends in a quoted value that is the beginning of a declared name."""
-        found = _NAME_VALUE.search(text)
+        found = lazy(_NAME_VALUE).search(text)
         return found is not None and any(name.startswith(found[1]) for name in self.names)
 
 
-_NAME_VALUE = re.compile(r""":\s*\\?["'“](?:functions\.)?([\w.\-]+)\Z""")
+_NAME_VALUE = r""":\s*\\?["'“](?:functions\.)?([\w.\-]+)\Z"""
 
 
 @lru_cache(maxsize=32)

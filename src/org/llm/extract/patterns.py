@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Final, TypeAlias
 
 
@@ -33,6 +33,12 @@ class Part:
 
 
 Element: TypeAlias = str | Part  # a plain string stands for itself
+
+
+@cache
+def lazy(expression: str, flags: int = 0) -> re.Pattern[str]:
+    """A regular expression that is compiled when it is first needed: most texts hold no call."""
+    return re.compile(expression, flags)
 
 
 def beginnings(literal: str) -> str:

@@ -12,7 +12,7 @@ import re
 from enum import Enum
 from typing import Protocol
 
-from org.llm.extract.patterns import BLANK, MORE, Pattern, beginnings, either
+from org.llm.extract.patterns import BLANK, MORE, Pattern, beginnings, either, lazy
 
 MAX_DEPTH = 64
 MAX_SPAN = 1 << 20  # characters; a longer text is no call
@@ -194,7 +194,7 @@ class BracketScanner:
 
     def _open_string(self, character: str, window: str, start: int, final: bool) -> int:
         triple = character * 3
-        if self._python and character in "\"'" or character == '"' and self._last == ":":
+        if (self._python and character in "\"'") or (character == '"' and self._last == ":"):
             if not final and triple.startswith(window[start : start + 3]) and start + 3 > len(window):
                 return self._wait(start)
             if window.startswith(triple, start):
@@ -396,7 +396,7 @@ class TaggedScanner:
         return len(window)
 
 
-_GEMMA = re.compile(
+_GEMMA = (
     rf'<\|"\|>|<escape>|(?P<part><(?:{beginnings("|")}{beginnings(chr(34))}{beginnings("|")}|{beginnings("escape")})\Z)'
     r'|["{}\[\]]'
 )
@@ -424,7 +424,7 @@ class GemmaScanner:
                     return len(window) if final else max(at, len(window) - len(self._quote) + 1)
                 at, self._quote = close + len(self._quote), ""
                 continue
-            found = _GEMMA.search(window, at)
+            found = lazy(_GEMMA).search(window, at)
             if found is None:
                 return len(window)
             if found["part"]:
@@ -443,7 +443,7 @@ class GemmaScanner:
         return at
 
 
-_LINE_END = re.compile(r"\n(?=\s{0,40}\n|Observation|Thought|Action|Final Answer)|```")
+_LINE_END = r"\n(?=\s{0,40}\n|Observation|Thought|Action|Final Answer)|```"
 
 
 class LineScanner:
@@ -456,7 +456,7 @@ class LineScanner:
         self._start = start
 
     def scan(self, window: str, at: int, base: int, final: bool) -> int:
-        found = _LINE_END.search(window, at)
+        found = lazy(_LINE_END).search(window, at)
         stop = found.start() if found else len(window)
         if self.open_value and not _ONLY_BLANK.match(window, at, stop):
             self.open_value = False

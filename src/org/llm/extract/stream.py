@@ -20,7 +20,7 @@ from typing import Any
 from org.llm.extract.accept import guard, toolbox
 from org.llm.extract.candidate import Candidate, Outcome
 from org.llm.extract.lexicon import Opening, Row, lexicon
-from org.llm.extract.patterns import MORE, More
+from org.llm.extract.patterns import MORE, More, lazy
 from org.llm.extract.result import Extraction, Incomplete, Refusal
 from org.llm.extract.rope import Rope
 from org.llm.extract.scan import BracketScanner, State
@@ -65,14 +65,12 @@ class _Data:
     name: str  # the tool that it names, and that nobody declared
 
 
-_MESSAGE = re.compile(r"""\{\s*["']role["']""")
+_MESSAGE = r"""\{\s*["']role["']"""
 _THOUGHT = "in closed thinking"
-_PROSE = re.compile(r"[a-z,.] [a-z]+ [a-z]")
-_RUN = re.compile(r"`+|~+")
-_FENCE = re.compile(
-    r"(?P<fence>`{3,}|~{3,})[ \t]{0,8}(?P<language>[\w+\-.#]{0,32})[ \t]{0,8}(?:\r?\n|(?=[{\[<]))"
-)
-_FENCE_START = re.compile(r"(?:`{3,}|~{3,})[ \t]{0,8}[\w+\-.#]{0,32}[ \t]{0,8}\r?\Z")
+_PROSE = r"[a-z,.] [a-z]+ [a-z]"
+_RUN = r"`+|~+"
+_FENCE = r"(?P<fence>`{3,}|~{3,})[ \t]{0,8}(?P<language>[\w+\-.#]{0,32})[ \t]{0,8}(?:\r?\n|(?=[{\[<]))"
+_FENCE_START = r"(?:`{3,}|~{3,})[ \t]{0,8}[\w+\-.#]{0,32}[ \t]{0,8}\r?\Z"
 _CALL_LANGUAGES = frozenset(
     (
         "",
@@ -90,8 +88,8 @@ _CALL_LANGUAGES = frozenset(
     )
 )
 _CODE_LANGUAGES = frozenset(("tool_code", "tool-code"))
-_COMMENT = re.compile(r"\s{0,64}(?:(?://|\#)[^\n]{0,200}\n\s{0,64})*")
-_THINK = re.compile(r"<(?P<end>/?)(?P<tag>think|thinking|thought|reasoning|seed:think|reflection)>")
+_COMMENT = r"\s{0,64}(?:(?://|\#)[^\n]{0,200}\n\s{0,64})*"
+_THINK = r"<(?P<end>/?)(?P<tag>think|thinking|thought|reasoning|seed:think|reflection)>"
 _THINK_ENDS = tuple(
     f"</{tag}>" for tag in ("think", "thinking", "thought", "reasoning", "seed:think", "reflection")
 )
@@ -326,7 +324,7 @@ class ToolCallStream:
         ):
             return False
         self._settling = False
-        if (tag := _THINK.match(rest)) and tag["end"]:
+        if (tag := lazy(_THINK).match(rest)) and tag["end"]:
             self._take_back()
             self._think_seen = True
         return True
@@ -359,7 +357,7 @@ class ToolCallStream:
             return None
         for opening in self._lexicon.openings(self._buffer, self._pos):
             rest = self._buffer[self._pos + len(opening.literal) :]
-            if not rest.strip() or _PROSE.search(rest):
+            if not rest.strip() or lazy(_PROSE).search(rest):
                 continue
             for row in opening.rows:
                 head = row.head.match(self._buffer, self._pos + len(opening.literal), final=False)
@@ -399,7 +397,7 @@ class ToolCallStream:
         end = outcome.end - self._base
         format = candidate.row.format
         around = guard(candidate.before, self._buffer[end : end + _INDENT + 8], marked=format.marked)
-        if candidate.before.rstrip()[-1:] in ("}", "]") and _MESSAGE.match(self._buffer, self._pos):
+        if candidate.before.rstrip()[-1:] in ("}", "]") and lazy(_MESSAGE).match(self._buffer, self._pos):
             around = around or "a list of chat messages"
         if not around and self._is_blank_since(self._example[0]):
             around = self._example[1]
@@ -426,12 +424,12 @@ class ToolCallStream:
     def _start_data(self, final: bool) -> bool:
         """At a bracket that opens no call: it may open other data."""
         window = self._buffer[self._pos : self._pos + _DATA_HEAD]
-        if not final and len(window) < _DATA_HEAD and _DATA_START.match(window):
+        if not final and len(window) < _DATA_HEAD and lazy(_DATA_START).match(window):
             return False
-        if _DATA.match(window) is None:
+        if lazy(_DATA).match(window) is None:
             self._pos += 1
             return True
-        named = _NAMED.match(window)
+        named = lazy(_NAMED).match(window)
         start = self._base + self._pos
         self._data = _Data(BracketScanner(start, data=True), start, named[1] if named else "")
         return True
@@ -449,7 +447,7 @@ class ToolCallStream:
 
     def _open_fence(self, final: bool) -> bool:
         """At three or more backticks or tildes."""
-        run = _RUN.match(self._buffer, self._pos)
+        run = lazy(_RUN).match(self._buffer, self._pos)
         assert run is not None
         length = run.end() - self._pos
         if not final and run.end() == len(self._buffer) and length <= _LONGEST_FENCE:
@@ -457,8 +455,8 @@ class ToolCallStream:
         if not 3 <= length <= _LONGEST_FENCE or self._before(self._pos)[-1:] == run.group()[0]:
             self._pos = run.end()
             return True
-        opening = _FENCE.match(self._buffer, self._pos)
-        if not final and opening is None and _FENCE_START.match(self._buffer, self._pos):
+        opening = lazy(_FENCE).match(self._buffer, self._pos)
+        if not final and opening is None and lazy(_FENCE_START).match(self._buffer, self._pos):
             return False
         if not self._at_line_start(self._pos) and not (opening and opening["language"]):
             self._pos = run.end()
@@ -473,7 +471,7 @@ class ToolCallStream:
 
     def _open_block(self, opening: re.Match[str], only: Opening | None, final: bool) -> bool:
         """A block that may hold calls: its opening waits until the first thing in it is known."""
-        comment = _COMMENT.match(self._buffer, opening.end())
+        comment = lazy(_COMMENT).match(self._buffer, opening.end())
         at = comment.end() if comment else opening.end()
         if not final and at >= len(self._buffer) and at - opening.end() < _LOOK_BACK:
             return False
@@ -530,7 +528,7 @@ class ToolCallStream:
 
     def _think(self, final: bool) -> bool | None:
         """At a tag around thinking: whether to go on; None at anything else."""
-        found = _THINK.match(self._buffer, self._pos)
+        found = lazy(_THINK).match(self._buffer, self._pos)
         if found is None:
             rest = self._buffer[self._pos : self._pos + 16]
             if not final and any(tag.startswith(rest) for tag in _THINK_TAGS):
@@ -558,11 +556,9 @@ class ToolCallStream:
         self._show(self._unsettled.text())
 
 
-_DATA = re.compile(r"""\{\s{0,40}(?:["'“][^"'”\n]{0,80}["'”]\s{0,40}:|\w{1,64}\s{0,8}:)|\[\s{0,40}[{"\[]""")
-_NAMED = re.compile(
-    r"""\{\s{0,40}["'](?:name|tool|tool_name|action)["']\s{0,8}:\s{0,8}["']([^"'\n]{0,80})["']"""
-)
-_DATA_START = re.compile(
+_DATA = r"""\{\s{0,40}(?:["'“][^"'”\n]{0,80}["'”]\s{0,40}:|\w{1,64}\s{0,8}:)|\[\s{0,40}[{"\[]"""
+_NAMED = r"""\{\s{0,40}["'](?:name|tool|tool_name|action)["']\s{0,8}:\s{0,8}["']([^"'\n]{0,80})["']"""
+_DATA_START = (
     r"""[{\[]\s{0,40}\Z|\{\s{0,40}(?:["'“][^"'”\n]{0,80}(?:["'”]\s{0,40})?|\w{1,64}\s{0,8})\Z"""
     r"""|\{\s{0,40}["'](?:name|tool|tool_name|action)["']\s{0,8}:\s{0,8}(?:["'][^"'\n]{0,80})?\Z"""
 )
