@@ -1,1 +1,1 @@
-"""The machine: a guest of QEMU with no network device, in which commands run."""
+"""A machine of one's own for commands: image, QEMU, and the ports between host and guest."""

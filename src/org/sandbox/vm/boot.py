@@ -14,6 +14,7 @@ import sys
 HERE = "/run/org"
 AGENT = HERE + "/agent.py"
 MARKER = "/run/org-guest"
+_NFT = "/usr/sbin/nft"
 _CONTROLLERS = "+cpu +memory +pids"
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 0x1
@@ -25,6 +26,7 @@ def main() -> None:
     if agent == 0:
         _run_agent()
         return
+    _close_network()
     status = _bury_until(agent)
     # Without its agent nobody reaches the machine: it ends, for its supervisor to see.
     sys.stdout.write(f"org-boot: the agent ended with status {os.waitstatus_to_exitcode(status)}\n")
@@ -48,6 +50,11 @@ def _prepare() -> None:
     _write(MARKER, "")
     # What the kernel had to report until here goes to the console; commands must not slow it down.
     _write("/proc/sys/kernel/printk", "3")
+
+
+def _close_network() -> None:
+    """Behind the agent's back: there is no network device anyway."""
+    os.posix_spawn(_NFT, [_NFT, "-f", "/etc/nftables.conf"], os.environ)
 
 
 def _write(path: str, text: str) -> None:

@@ -66,7 +66,7 @@ def _append(out: bytearray, entry: Entry, number: int) -> None:
 def for_machine(image: ImageFolder, guest: Mapping[str, bytes]) -> bytes:
     """The archive that starts a machine of `image`. `guest` are the files of the guest side by name, as
     they will lie in `/run/org`; `boot.py` among them is what runs first there, see `guest_side`."""
-    entries = [*base(image.busybox.read_bytes(), _modules(image)), file("init", script("init"), 0o755)]
+    entries = [*base(image.busybox.read_bytes(), modules(image)), file("init", script("init"), 0o755)]
     entries.append(file("fstab", script("fstab")))
     entries += [file(f"org/{name}", data) for name, data in sorted(guest.items())]
     return pack(entries)
@@ -95,6 +95,7 @@ def script(name: str) -> bytes:
     return resources.files("org.sandbox.vm").joinpath("guest", name).read_bytes()
 
 
-def _modules(image: ImageFolder) -> dict[str, bytes]:
+def modules(image: ImageFolder) -> dict[str, bytes]:
+    """The modules that reach the disk, in the order in which they are loaded, by file name."""
     order = (image.modules / "order").read_text().split()
     return {name: (image.modules / name).read_bytes() for name in order}

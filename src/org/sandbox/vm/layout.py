@@ -31,6 +31,11 @@ class ImageFolder:
         return self.path / "busybox"
 
     @property
+    def mkfs(self) -> Path:
+        """A part of an initramfs: the program that makes file systems, for imports."""
+        return self.path / "mkfs.cpio"
+
+    @property
     def manifest(self) -> Path:
         """JSON: recipe, architecture, packages with versions and sums. Written last."""
         return self.path / "manifest.json"

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from org.errors import EnvironmentProblem
-from org.sandbox.vm import accel, layout
-from org.sandbox.vm.image import archive, parts, recipe, stage, store
+from org.sandbox.vm import accel, initramfs, layout, qemu
+from org.sandbox.vm.image import archive, disk, parts, recipe, stage, store
 from org.sandbox.vm.image.fetch import Stopped, Wanted, fetch_all
 from org.sandbox.vm.image.index import Package, closure, newest
 from org.sandbox.vm.image.store import Image, OnProgress, Progress
@@ -70,13 +70,12 @@ async def _build(cache: Path, mirror: str | None, arch: str, on_progress: OnProg
     on_progress(Progress("unpacking", packages_total=total))
     tar = work / "root.tar"
     modules = await asyncio.to_thread(_unpack, debs, folder, tar)
-    mkfs = await asyncio.to_thread(parts.mkfs, [debs[name] for name in recipe.MKFS])
     on_progress(Progress("looking for an accelerator", packages_total=total))
     chosen_accel = await accel.choose(cache, folder.kernel, arch)
-    initrd = stage.archive(folder.busybox.read_bytes(), modules, mkfs, "configure")
-    disk = stage.new_disk(work)
+    initrd = stage.archive(folder.busybox.read_bytes(), modules, folder.mkfs.read_bytes(), "configure")
+    disk.make_sparse(folder.root, recipe.SIZE)
     watch = _Configuring(sum(map(_in_root, debs)), on_progress)
-    drives = stage.disk_and_tar(disk, tar)
+    drives = (qemu.Drive(str(folder.root), "raw"), qemu.Drive(str(tar), "raw", read_only=True))
     await stage.run(work, folder.kernel, initrd, drives, chosen_accel, arch, watch.line)
     tar.unlink()
     manifest = {
@@ -150,6 +149,8 @@ def _unpack(debs: Mapping[str, Path], folder: ImageFolder, tar: Path) -> dict[st
     boot = parts.in_order(modules, recipe.BOOT_MODULES)
     folder.kernel.write_bytes(kernel)
     folder.busybox.write_bytes(parts.busybox(debs[recipe.BUSYBOX]))
+    mkfs = parts.mkfs(debs[name] for name in recipe.MKFS)
+    folder.mkfs.write_bytes(initramfs.pack(mkfs))
     folder.modules.mkdir()
     for file_name, content in boot.items():
         (folder.modules / file_name).write_bytes(content)

@@ -5,37 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from org.errors import EnvironmentProblem
 from org.sandbox.vm import initramfs, qemu
-from org.sandbox.vm.image import recipe
 
 _DEADLINE_S = 1800.0
 _MEMORY_MIB = 1024
 _SAID = "org-image: "
 
 
-def archive(
-    busybox: bytes, modules: Mapping[str, bytes], mkfs: Iterable[initramfs.Entry], configure: str
-) -> bytes:
-    """The initramfs of a second stage that runs the script `configure` in the new root."""
-    return initramfs.pack(
+def archive(busybox: bytes, modules: Mapping[str, bytes], mkfs: bytes, configure: str) -> bytes:
+    """The initramfs of a second stage that runs the script `configure` in the new root; `mkfs` is an
+    archive with the program that makes file systems."""
+    # The kernel unpacks one archive after the other.
+    return mkfs + initramfs.pack(
         [
             *initramfs.base(busybox, modules),
-            *mkfs,
             initramfs.file("init", initramfs.script("second_stage"), 0o755),
             initramfs.file("configure", initramfs.script(configure)),
             initramfs.file("accounts", initramfs.script("accounts")),
         ]
     )
-
-
-def make_sparse(path: Path, size: int) -> None:
-    """An empty disk of `size` bytes."""
-    with path.open("wb") as file:
-        file.truncate(size)
 
 
 async def run(
@@ -47,7 +39,8 @@ async def run(
     arch: str,
     on_line: Callable[[str], None],
 ) -> None:
-    """Run a second stage to its end; `on_line` gets what it says, line by line.
+    """Run a second stage on `drives` (the disk, and a tar to make it from) to its end; `on_line` gets
+    what it says, line by line.
 
     Raises `EnvironmentProblem` with the last lines when it fails. Cancelling it ends the guest.
     """
@@ -112,14 +105,3 @@ def _plain(raw: bytes) -> str:
 def step(line: str) -> str:
     """The step that a line announces, or nothing."""
     return line.removeprefix(f"{_SAID}step ") if line.startswith(f"{_SAID}step ") else ""
-
-
-def disk_and_tar(disk: Path, tar: Path) -> tuple[qemu.Drive, ...]:
-    return qemu.Drive(str(disk), "raw"), qemu.Drive(str(tar), "raw", read_only=True)
-
-
-def new_disk(work: Path) -> Path:
-    """The sparse disk of a new image, below the folder in which it is made."""
-    path = work / "root.img"
-    make_sparse(path, recipe.SIZE)
-    return path

@@ -121,6 +121,10 @@ async def making(cache: Path, what: str, on_progress: OnProgress) -> AsyncIterat
         os.close(lock)
 
 
+def folder_of(cache: Path, key: str) -> ImageFolder:
+    return ImageFolder(layout.images(cache) / key)
+
+
 def work_folder(cache: Path, key: str) -> Path:
     """A new folder to make the image `key` in. Only within `making`."""
     work = layout.images(cache) / f"{_MAKING}{key}"

@@ -1,0 +1,67 @@
+"""Disks as files: where a root file system lies in one, and copies that take no more room than needed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+SECTOR = 512
+HEAD = 34 * SECTOR  # bytes of a disk's beginning that hold its tables
+EXT_HEAD = 2048
+QCOW2_MAGIC = b"QFI\xfb"
+_CHUNK = 1 << 20
+_EXTENDED = (0x05, 0x0F, 0x85)
+
+
+def is_ext(head: bytes) -> bool:
+    """Whether a file system of the ext family begins with `head` (`EXT_HEAD` bytes)."""
+    return head[1080:1082] == b"\x53\xef"
+
+
+def is_qcow2(head: bytes) -> bool:
+    return head.startswith(QCOW2_MAGIC)
+
+
+def partitions(head: bytes) -> Iterator[tuple[int, int]]:
+    """The partitions of a disk that begins with `head` (`HEAD` bytes), as (offset, length) in bytes."""
+    if head[SECTOR : SECTOR + 8] == b"EFI PART":
+        yield from _gpt(head)
+    elif head[510:512] == b"\x55\xaa":
+        for at in range(446, 510, 16):
+            kind = head[at + 4]
+            start, count = struct.unpack_from("<II", head, at + 8)
+            if kind and kind not in _EXTENDED and count:
+                yield start * SECTOR, count * SECTOR
+
+
+def _gpt(head: bytes) -> Iterator[tuple[int, int]]:
+    table, count, size = struct.unpack_from("<QII", head, SECTOR + 72)
+    for number in range(count):
+        at = table * SECTOR + number * size
+        if at + 48 > len(head):
+            return
+        if head[at : at + 16] != bytes(16):
+            first, last = struct.unpack_from("<QQ", head, at + 32)
+            yield first * SECTOR, (last - first + 1) * SECTOR
+
+
+def make_sparse(path: Path, size: int) -> None:
+    """An empty disk of `size` bytes."""
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def copy_sparse(source: Path, target: Path, offset: int, length: int) -> None:
+    """Copy `length` bytes from `offset` on to a new file, leaving holes where there are zeros."""
+    zeros = bytes(_CHUNK)
+    with source.open("rb") as reading, target.open("xb") as writing:
+        reading.seek(offset)
+        left = length
+        while left and (chunk := reading.read(min(_CHUNK, left))):
+            left -= len(chunk)
+            if chunk == zeros[: len(chunk)]:
+                writing.seek(len(chunk), 1)
+            else:
+                writing.write(chunk)
+        writing.truncate(length)
