@@ -179,6 +179,8 @@ class Qmp:
                 for line in lines:
                     if line.strip():
                         self._take(json.loads(line))
+        except ConnectionResetError:
+            return  # it ended with something unread
         except (OSError, ValueError) as error:
             gone = f"QEMU's control socket broke: {error}"
         finally:

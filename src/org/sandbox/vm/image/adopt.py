@@ -10,9 +10,9 @@ import lzma
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from org.errors import EnvironmentProblem, UsageError
 from org.sandbox.vm import accel, initramfs, qemu
@@ -21,7 +21,6 @@ from org.sandbox.vm.image.store import Image, OnProgress, Progress
 from org.sandbox.vm.layout import ImageFolder
 
 _PLAIN = "given"  # what was packed, unpacked, in the folder where the image is made
-_PACKED: Mapping[bytes, Callable[..., IO[bytes]]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
@@ -98,13 +97,24 @@ def _head(path: Path) -> bytes:
 
 def _unpacked(path: Path, plain: Path) -> Path:
     """The tar itself, or an unpacked copy at `plain`."""
-    head = _head(path)
-    for magic, opened in _PACKED.items():
-        if head.startswith(magic):
-            with opened(path, "rb") as reading, plain.open("xb") as writing:
-                shutil.copyfileobj(reading, writing)
-            return plain
-    return path
+    with path.open("rb") as file:
+        unpacking = _unpacking(file)
+        if unpacking is None:
+            return path
+        with unpacking, plain.open("xb") as writing:
+            shutil.copyfileobj(unpacking, writing)
+    return plain
+
+
+def _unpacking(file: BinaryIO) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | None:
+    """What reads a packed file as if it were not, None when it is not."""
+    head = file.read(8)
+    file.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if head.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    return lzma.LZMAFile(file) if head.startswith(b"\xfd7zXZ") else None
 
 
 async def _convert(path: Path, plain: Path) -> None:

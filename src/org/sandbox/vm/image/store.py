@@ -24,7 +24,7 @@ _MAKING = ".making-"
 _POLL_S = 0.25
 # What decides, beside the packages, what an image holds.
 _INPUTS = (
-    *("image/recipe.py", "image/unpack.py", "image/parts.py"),
+    *("image/build.py", "image/parts.py", "image/recipe.py", "image/unpack.py"),
     *("guest/second_stage", "guest/configure", "guest/accounts"),
 )
 
