@@ -21,10 +21,6 @@ from org.sandbox.vm.image.store import Image, OnProgress, Progress
 from org.sandbox.vm.layout import ImageFolder
 
 _PLAIN = "given"  # what was packed, unpacked, in the folder where the image is made
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}
 
 
 async def import_image(cache: Path, path: Path, *, base: Image, on_progress: OnProgress) -> Image:
