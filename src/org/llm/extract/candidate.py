@@ -46,8 +46,8 @@ class _CutOffError(Exception):
         self.calls = calls
 
 
+_NEAR = 80  # characters after a call that may hold the next thing after it
 _MAX_ITEMS = 1_000  # calls in one wrapper
-_STRAY = r"[}\])]{1,8}"
 _NAME_IN_JSON = (
     r"""(?:name|tool|function|action)\\{0,2}["'”]?\s{0,8}:\s{0,8}\\{0,2}["'“]([\w.\-:/]{1,128})\\{0,2}["'”]"""
 )
@@ -163,12 +163,10 @@ class Candidate:
         go on from; -1 when there is neither, None when more text is needed."""
         if at >= len(window) and not final:
             return None
-        if self._fresh and self.row.format.grammar == "json":
-            self._fresh = False
-            stray = lazy(_STRAY).match(window, at)
-            if stray is not None:
-                self._move(base + stray.end())
-                return stray.end()
+        if self._fresh and self.row.format.grammar == "json" and window[at : at + 1] in ("}", "]"):
+            self._move(base + at + 1)  # one bracket too many
+            return at + 1
+        self._fresh = False
         closer = self.row.closer.match(window, at, final)
         if closer is MORE:
             return None
@@ -195,8 +193,6 @@ class Candidate:
         end = self._end if cut is None else base + len(window)
         text = self.kept.text() + window[max(0, self.start - base) : max(0, end - base)]
         name = self.row.format.name
-        if self._items and self._items[-1].scanner.state is State.BROKEN and base + len(window) - end < 64:
-            text += window[max(0, end - base) :]
         calls: list[Found] = []
         reasons: list[str] = []
         incomplete: list[Incomplete] = []
@@ -206,12 +202,18 @@ class Candidate:
             except Refused as why:
                 reasons.append(str(why))
                 continue
-            if item.scanner.state is not State.BROKEN or not self._lacking(found):
+            if item.scanner.state is not State.BROKEN or text[item.scanner.end - self.start :].strip():
                 calls += found
-            elif text[item.scanner.end - self.start :].strip():
-                reasons.append("required arguments are missing")
+            elif not window[max(0, end - base) : max(0, end - base) + _NEAR].strip():
+                if self._lacking(found):  # the text ends here, and more was to come
+                    end = base + len(window)
+                    incomplete.append(Incomplete(item.name, name, (self.start, end)))
+                else:
+                    calls += found
+            elif self._lacking(found) or (isinstance(item.scanner, TaggedScanner) and not item.scanner.pairs):
+                reasons.append("no arguments")
             else:
-                incomplete.append(Incomplete(item.name, name, (self.start, end)))
+                calls += found
         if cut is not None:
             try:
                 calls += self._read_cut(_Item(self._name, self._value_start, cut), text)
@@ -287,8 +289,6 @@ class Candidate:
         return Found(tool.name, {**dict(zip(keys, positional, strict=False)), **named})
 
     def _tagged(self, item: _Item, scanner: TaggedScanner, text: str) -> Found:
-        if scanner.state is State.BROKEN and not scanner.pairs and text[scanner.end - self.start :].strip():
-            raise Refused("no arguments")
         tool = self._box.named(item.name)
         arguments: dict[str, Any] = {}
         for key, kind, start, end in scanner.pairs:
@@ -319,8 +319,8 @@ class Candidate:
             raise Refused("it ends before it names a tool")
         if scanner.open_value or (isinstance(scanner, BracketScanner) and scanner.between_values):
             raise _CutOffError(name, before)
-        if isinstance(scanner, GemmaScanner) and lazy(_CUT_GEMMA).search(value):
-            raise _CutOffError(name, before)
+        if value[-1:].isalnum() or (isinstance(scanner, GemmaScanner) and lazy(_CUT_GEMMA).search(value)):
+            raise _CutOffError(name, before)  # a number may go on
         closers = ""
         if isinstance(scanner, BracketScanner):
             closers = "".join(_CLOSER[bracket] for bracket in reversed(scanner.brackets))

@@ -15,7 +15,7 @@ from typing import Protocol
 from org.llm.extract.patterns import BLANK, MORE, Pattern, beginnings, either, lazy
 
 MAX_DEPTH = 64
-MAX_SPAN = 1 << 20  # characters; a longer text is no call
+MAX_SPAN = 1 << 23  # characters; a longer text is no call
 MAX_ARGUMENTS = 256
 
 
@@ -465,5 +465,6 @@ class LineScanner:
         elif found is None and (not final or self.open_value):
             return max(at, len(window) - 64)
         else:
-            self.state, self.end = State.DONE, base + stop
+            self.state = State.DONE
+            self.end = base + (stop if found else max(at, len(window.rstrip())))
         return stop

@@ -88,6 +88,7 @@ _CALL_LANGUAGES = frozenset(
     )
 )
 _CODE_LANGUAGES = frozenset(("tool_code", "tool-code"))
+_COMMENT_START = r"(?:/|//[^\n]{0,200}|\#[^\n]{0,200})\Z"
 _COMMENT = r"\s{0,64}(?:(?://|\#)[^\n]{0,200}\n\s{0,64})*"
 _THINK = r"<(?P<end>/?)(?P<tag>think|thinking|thought|reasoning|seed:think|reflection)>"
 _THINK_ENDS = tuple(
@@ -474,6 +475,8 @@ class ToolCallStream:
         comment = lazy(_COMMENT).match(self._buffer, opening.end())
         at = comment.end() if comment else opening.end()
         if not final and at >= len(self._buffer) and at - opening.end() < _LOOK_BACK:
+            return False
+        if not final and lazy(_COMMENT_START).match(self._buffer, at):
             return False
         fitting = self._fitting(at, final, only)
         if fitting is MORE:
