@@ -1,1 +1,7 @@
 """A machine of one's own for commands: image, QEMU, and the ports between host and guest."""
+
+GUEST_FILES = (
+    *("agent.py", "boot.py", "channels.py", "child.py", "family.py", "frames.py", "groups.py"),
+    *("guest_relay.py", "loop.py", "places.py", "running.py", "warm.py"),
+)
+"""What of this package runs in the guest, all in one folder there."""

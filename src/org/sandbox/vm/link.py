@@ -1,0 +1,413 @@
+"""The host's end of a port of a guest: many channels on one socket. The guest is not trusted.
+
+Every frame is taken to be hostile: what breaks the protocol ends the link for good, with the reason,
+and everybody who waits on it gets `SandboxGone`. Nothing waits without a deadline, and nothing that
+the guest sends is kept beyond its window.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from org.errors import SandboxGone
+from org.sandbox.vm import frames
+
+_READ = 65_536
+_MOST_SKIPPED = 4_194_304  # bytes of an earlier connection that may come before the greeting
+_MOST_STRAYS = 10_000  # frames for channels that are not open
+_MOST_UNSENT = 8_388_608  # bytes that a guest may leave unread
+_MISSED = 3
+_KILL_S = 10.0
+
+
+class Talk:
+    """The host's side of a channel. Frames of the guest wait in it, at most a window of bytes."""
+
+    def __init__(self, link: Link, number: int) -> None:
+        self.number = number
+        self.closed: dict[str, Any] | None = None
+        """The guest's last word, once it is said and was reached by `next`."""
+        self._link = link
+        self._incoming, self._outgoing = frames.Incoming(), frames.Outgoing()
+        self._frames: deque[frames.Frame] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._over = False  # no frame can come any more
+        self._deaf = False
+        self._ended = False  # the guest sent EOF
+
+    # -- from the reader
+
+    def take(self, frame: frames.Frame) -> bool:
+        """A frame of the guest; whether it was the last one. Raises `ProtocolError`."""
+        if frame.kind == frames.CREDIT:
+            self._outgoing.grant(frame.payload)
+            self._room.set()
+            return False
+        if frame.bulk:
+            if self._ended and frame.kind != frames.TAIL:
+                raise frames.ProtocolError("bytes after the end of the bytes")
+            self._incoming.receive(len(frame.payload))
+        elif frame.kind == frames.EOF:
+            if self._ended:
+                raise frames.ProtocolError("a second end of the bytes")
+            self._ended = True
+        elif frame.kind == frames.CLOSE:
+            frames.content(frame.payload)
+            self._over = True
+        else:
+            raise frames.ProtocolError(f"a frame of kind {frame.kind} in a channel")
+        if self._deaf and frame.bulk:
+            self._link.use(self.number, self._incoming, len(frame.payload))
+        elif not self._deaf or self._over:
+            self._frames.append(frame)
+        self.wake()
+        return self._over
+
+    def wake(self) -> None:
+        self._news.set()
+        self._room.set()
+
+    # -- from whoever talks
+
+    @property
+    def over(self) -> bool:
+        """Whether the guest said its last word."""
+        return self._over
+
+    async def next(self) -> frames.Frame:
+        """The next frame: `DATA`, `ERR`, `TAIL`, `EOF` or, as the last one, `CLOSE`.
+
+        Raises `SandboxGone` when the link ends before.
+        """
+        while not self._frames:
+            self._link.check()
+            self._news.clear()
+            await self._news.wait()
+        frame = self._frames.popleft()
+        if frame.bulk and not self._over:
+            self._link.use(self.number, self._incoming, len(frame.payload))
+        elif frame.kind == frames.CLOSE:
+            self.closed = frames.content(frame.payload)
+        return frame
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Send bytes as the guest takes them; what it cannot take because it closed is dropped."""
+        rest = memoryview(data)
+        while rest and not self._over:
+            self._link.check()
+            count = min(len(rest), self._outgoing.room, frames.MOST_DATA)
+            if count == 0:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            self._outgoing.spend(count)
+            self._link.send(frames.frame(frames.DATA, self.number, bytes(rest[:count])))
+            rest = rest[count:]
+            await self._link.drain()
+
+    def finish(self) -> None:
+        """No more bytes from here."""
+        if not self._settled():
+            self._link.send(frames.frame(frames.EOF, self.number))
+
+    def note(self, content: Mapping[str, Any]) -> None:
+        if not self._settled():
+            self._link.send(frames.told(frames.NOTE, self.number, content))
+
+    def close(self, answer: Mapping[str, Any]) -> None:
+        """The last word, on a channel that the guest opened; or that this side lost interest."""
+        if not self._settled():
+            self._link.send(frames.told(frames.CLOSE, self.number, answer))
+
+    def _settled(self) -> bool:
+        return self._over or self._link.gone is not None
+
+    async def end(self) -> None:
+        """Have the guest end it, and wait until it did, through cancellation too, which is raised then.
+
+        A guest that does not within some seconds is gone.
+        """
+        if self._settled():
+            return
+        self.close({})
+        self._deaf = True
+        for frame in self._frames:
+            if frame.bulk:
+                self._link.use(self.number, self._incoming, len(frame.payload))
+        self._frames.clear()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(
+            _KILL_S, self._link.fail, f"it did not end a cancelled command within {_KILL_S:g} s"
+        )
+        cancelled: asyncio.CancelledError | None = None
+        while not self._settled():
+            self._news.clear()
+            try:
+                await self._news.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        timer.cancel()
+        if cancelled is not None:
+            raise cancelled
+
+
+class Link:
+    """A connection to a port. Made by `linked`.
+
+    `about` is what the guest said of itself; `on_open(talk, request)` is called for channels that the
+    guest opens, `on_note(content)` for what it says in passing.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:
+        self.gone: str | None = None
+        """Why the guest is gone."""
+        self.ended = asyncio.Event()
+        """Set when it is."""
+        self.about: dict[str, Any] = {}
+        self.on_open: Callable[[Talk, dict[str, Any]], None] | None = None
+        self.on_note: Callable[[dict[str, Any]], None] | None = None
+        self._reader, self._writer = reader, writer
+        self._name = name
+        self._decoder = frames.Decoder(frames.MOST_TOLD)
+        self._talks: dict[int, Talk] = {}
+        self._number = 0
+        self._last_theirs = -1
+        self._strays = 0
+        self._ping = 0
+        self._pongs: dict[bytes, asyncio.Future[None]] = {}
+
+    def check(self) -> None:
+        """Raises `SandboxGone` when the guest is."""
+        if self.gone is not None:
+            raise SandboxGone(f"{self._name} is gone: {self.gone}", "`org vm status` shows what is left")
+
+    def fail(self, reason: str) -> None:
+        """Declare the guest gone. The first reason stays."""
+        if self.gone is None:
+            self.gone = reason
+            self.ended.set()
+            self._writer.transport.abort()
+            for talk in self._talks.values():
+                talk.wake()
+            for waiting in self._pongs.values():
+                if not waiting.done():
+                    waiting.set_result(None)
+
+    def open(self, request: Mapping[str, Any]) -> Talk:
+        """Open a channel. Raises `SandboxGone`."""
+        self.check()
+        self._number += 2
+        talk = self._talks[self._number] = Talk(self, self._number)
+        self.send(frames.told(frames.OPEN, self._number, request))
+        return talk
+
+    def send(self, data: bytes) -> None:
+        """Queue a frame. A guest that leaves too much unread is gone."""
+        if self.gone is not None:
+            return
+        if self._writer.transport.get_write_buffer_size() > _MOST_UNSENT:
+            self.fail("it does not read what it is sent")
+            return
+        self._writer.write(data)
+
+    async def drain(self) -> None:
+        try:
+            await self._writer.drain()
+        except ConnectionError:
+            self.fail("the connection broke")
+
+    def use(self, number: int, incoming: frames.Incoming, count: int) -> None:
+        granted = incoming.use(count)
+        if granted:
+            self.send(frames.credit(number, granted))
+
+    def forget(self, talk: Talk) -> None:
+        self._talks.pop(talk.number, None)
+
+    async def ping(self, timeout_s: float) -> float:
+        """Seconds until the guest's agent answered. Raises `SandboxGone`, or `TimeoutError`."""
+        self.check()
+        self._ping += 1
+        payload = self._ping.to_bytes(8, "big")
+        waiting = self._pongs[payload] = asyncio.get_running_loop().create_future()
+        started = asyncio.get_running_loop().time()
+        try:
+            self.send(frames.frame(frames.PING, 0, payload))
+            async with asyncio.timeout(timeout_s):
+                await waiting
+        finally:
+            self._pongs.pop(payload, None)
+        self.check()
+        return asyncio.get_running_loop().time() - started
+
+    # -- the reader
+
+    async def greet(self) -> None:
+        """Exchange greetings, and hear what the guest says of itself. Raises `ProtocolError`."""
+        nonce = secrets.token_bytes(16)
+        self._writer.write(frames.greeting(nonce))
+        data = await self._greeted(nonce)
+        while not self.about:
+            for frame in self._decoder.feed(data or await self._some()):
+                if self.about:
+                    self._take(frame)
+                elif frame.kind == frames.NOTE and frame.channel == 0:
+                    self.about = self._checked(frames.content(frame.payload))
+                else:
+                    raise frames.ProtocolError("it does not say what it is")
+            data = b""
+
+    async def _greeted(self, nonce: bytes) -> bytes:
+        """Wait for the greeting with that nonce; the bytes that came after it."""
+        greeting = frames.Greeting()
+        data = b""
+        while greeting.skipped <= _MOST_SKIPPED:
+            found = greeting.feed(data or await self._some())
+            if found is not None and found[0] == nonce:
+                return found[1]
+            data = found[1] if found is not None else b""
+        raise frames.ProtocolError("it does not greet")
+
+    async def _some(self) -> bytes:
+        data = await self._reader.read(_READ)
+        if not data:
+            raise frames.ProtocolError("it hung up")
+        return data
+
+    def _checked(self, about: dict[str, Any]) -> dict[str, Any]:
+        if about.get("version") != frames.VERSION:
+            raise frames.ProtocolError(f"it speaks version {str(about.get('version'))[:20]} of the protocol")
+        return about
+
+    async def read(self) -> None:
+        """Take frames until the guest is gone."""
+        try:
+            while data := await self._reader.read(_READ):
+                for frame in self._decoder.feed(data):
+                    self._take(frame)
+            self.fail("it hung up")
+        except frames.ProtocolError as error:
+            self.fail(f"it broke the protocol: {error}")
+        except ConnectionError:
+            self.fail("the connection broke")
+        finally:
+            self.fail("its frames are no longer read")  # so that nobody waits for one
+
+    async def watch(self, interval_s: float) -> None:
+        """Ping the guest for ever; it is gone when it misses three in a row."""
+        missed = 0
+        while self.gone is None:
+            try:
+                await self.ping(interval_s)
+            except TimeoutError:
+                missed += 1
+                if missed == _MISSED:
+                    self.fail(f"it did not answer {_MISSED} pings within {_MISSED * interval_s:g} s")
+                continue
+            except SandboxGone:
+                return
+            missed = 0
+            await asyncio.sleep(interval_s)
+
+    def _take(self, frame: frames.Frame) -> None:
+        if frame.kind == frames.PONG:
+            waiting = self._pongs.get(frame.payload)
+            if waiting is None:
+                self._stray()
+            elif not waiting.done():
+                waiting.set_result(None)
+            return
+        if frame.kind == frames.PING:
+            raise frames.ProtocolError("a ping")
+        if frame.channel == 0:
+            self._take_note(frame)
+            return
+        if frame.kind == frames.OPEN:
+            self._take_open(frame)
+            return
+        talk = self._talks.get(frame.channel)
+        if talk is None or talk.over:
+            self._stray()
+            return
+        if talk.take(frame):
+            self.forget(talk)
+
+    def _stray(self) -> None:
+        """A frame that nobody waits for: some may have been on their way, a flood is none of these."""
+        self._strays += 1
+        if self._strays > _MOST_STRAYS:
+            raise frames.ProtocolError("too many frames for channels that are not open")
+
+    def _take_note(self, frame: frames.Frame) -> None:
+        if frame.kind != frames.NOTE or self.on_note is None:
+            self._stray()
+            return
+        self.on_note(frames.content(frame.payload))
+
+    def _take_open(self, frame: frames.Frame) -> None:
+        if self.on_open is None:
+            raise frames.ProtocolError("a channel that it may not open")
+        if frame.channel % 2 == 0 or frame.channel <= self._last_theirs:
+            raise frames.ProtocolError("a channel with a number that it may not use")
+        self._last_theirs = frame.channel
+        request = frames.content(frame.payload)
+        talk = self._talks[frame.channel] = Talk(self, frame.channel)
+        self.on_open(talk, request)
+
+
+@asynccontextmanager
+async def linked(
+    path: Path, name: str, *, timeout_s: float = 10.0, ping_s: float = 2.0
+) -> AsyncIterator[Link]:
+    """Connect to the port whose host end is the unix socket `path`; `name` is what errors call the guest.
+
+    Raises `SandboxGone` when nobody answers there within `timeout_s`. Three pings that are missed,
+    `ping_s` apart, end the link.
+    """
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(path)
+            link = Link(reader, writer, name)
+            await link.greet()
+    except TimeoutError as error:
+        _abort(writer)
+        raise SandboxGone(
+            f"{name} did not answer within {timeout_s:g} s", "`org vm logs` shows why"
+        ) from error
+    except (OSError, frames.ProtocolError) as error:
+        _abort(writer)
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SandboxGone(f"{name} cannot be reached: {reason}", "`org vm status` shows it") from error
+    except BaseException:
+        _abort(writer)
+        raise
+    tasks = [_started(link.read()), _started(link.watch(ping_s))]
+    try:
+        yield link
+    finally:
+        link.fail("the connection was closed")
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        for result in results:  # a fault of ours, not of the guest
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
+
+def _started(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(work)
+
+
+def _abort(writer: asyncio.StreamWriter | None) -> None:
+    if writer is not None:
+        writer.transport.abort()
