@@ -75,15 +75,23 @@ async def _drives(path: Path, folder: ImageFolder) -> tuple[qemu.Drive, ...]:
     """Put the root in its place, or let it be made there from a tar. Raises `UsageError`."""
     root = qemu.Drive(str(folder.root), "raw")
     plain = folder.path / _PLAIN
-    if await asyncio.to_thread(tarfile.is_tarfile, path):
-        given = await asyncio.to_thread(_unpacked, path, plain)
-        disk.make_sparse(folder.root, recipe.SIZE)
-        return root, qemu.Drive(str(given.absolute()), "raw", read_only=True)
     if disk.is_qcow2(_head(path)):
         await _convert(path, plain)
         path = plain
-    await asyncio.to_thread(_copy_root, path, folder.root)
-    return (root,)
+    found = _file_systems(path)
+    if found:
+        offset, length = max(found, key=lambda one: one[1])
+        await asyncio.to_thread(disk.copy_sparse, path, folder.root, offset, length)
+        return (root,)
+    # Only now: a disk that begins with zeros would pass for an empty tar.
+    if path != plain and await asyncio.to_thread(tarfile.is_tarfile, path):
+        given = await asyncio.to_thread(_unpacked, path, plain)
+        disk.make_sparse(folder.root, recipe.SIZE)
+        return root, qemu.Drive(str(given.absolute()), "raw", read_only=True)
+    raise UsageError(
+        f"neither a tar nor a disk with an ext4 file system: {path}",
+        "`tar -C ROOT -cf FILE .` makes a tar of a root file system",
+    )
 
 
 def _head(path: Path) -> bytes:
@@ -130,20 +138,11 @@ async def _convert(path: Path, plain: Path) -> None:
         raise UsageError(f"not a usable disk: {path}: {said.decode(errors='replace').strip()}")
 
 
-def _copy_root(path: Path, target: Path) -> None:
-    """Copy the file system that `path` is, or the largest one in it. Raises `UsageError`."""
+def _file_systems(path: Path) -> list[tuple[int, int]]:
+    """The file system that a file is, or those of its partitions, as (offset, length) in bytes."""
     head = _head(path)
-    found = [(0, path.stat().st_size)] if disk.is_ext(head) else _file_systems(path, head)
-    if not found:
-        raise UsageError(
-            f"neither a tar nor a disk with an ext4 file system: {path}",
-            "`tar -C ROOT -cf FILE .` makes a tar of a root file system",
-        )
-    offset, length = max(found, key=lambda one: one[1])
-    disk.copy_sparse(path, target, offset, length)
-
-
-def _file_systems(path: Path, head: bytes) -> list[tuple[int, int]]:
+    if disk.is_ext(head):
+        return [(0, path.stat().st_size)]
     found = []
     with path.open("rb") as file:
         for offset, length in disk.partitions(head):

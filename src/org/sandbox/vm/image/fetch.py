@@ -45,8 +45,9 @@ def fetch_text(url: str) -> bytes:
 
 
 def fetch_all(wanted: Sequence[Wanted], on_bytes: Callable[[int, bool], None], stop: threading.Event) -> None:
-    """Fetch all files, `AT_A_TIME` at once; `on_bytes(count, whole)` counts bytes as they come and says
-    when a file is whole (files that were there already count too). It is called from other threads.
+    """Fetch all files, `AT_A_TIME` at once; `on_bytes(count, whole)` counts bytes as they come (a negative
+    number where a file begins afresh) and says when a file is whole; files that were there already
+    count too. It is called from other threads.
 
     What is there and right is kept, what is there in part is continued. Raises
     `EnvironmentProblem`, and `Stopped` soon after `stop` is set.
@@ -71,9 +72,16 @@ def _fetch(wanted: Wanted, on_bytes: Callable[[int, bool], None], stop: threadin
         on_bytes(wanted.size, True)
         return
     part = wanted.path.with_name(wanted.path.name + ".part")
+    counted = 0
+
+    def reached(position: int) -> None:
+        nonlocal counted
+        on_bytes(position - counted, False)
+        counted = position
+
     for attempt in range(_TRIES):
         try:
-            _continue(wanted, part, on_bytes, stop)
+            _continue(wanted, part, reached, stop)
             break
         except (OSError, http.client.HTTPException) as error:
             if attempt == _TRIES - 1 or isinstance(error, urllib.error.HTTPError):
@@ -88,9 +96,7 @@ def _fetch(wanted: Wanted, on_bytes: Callable[[int, bool], None], stop: threadin
     on_bytes(0, True)
 
 
-def _continue(
-    wanted: Wanted, part: Path, on_bytes: Callable[[int, bool], None], stop: threading.Event
-) -> None:
+def _continue(wanted: Wanted, part: Path, reached: Callable[[int], None], stop: threading.Event) -> None:
     have = part.stat().st_size if part.exists() else 0
     if have >= wanted.size:  # longer than it may be: afresh
         part.unlink()
@@ -99,15 +105,15 @@ def _continue(
     with urllib.request.urlopen(request, timeout=_IDLE_S) as answer:
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         with part.open("ab" if resumed else "wb") as file:
-            if resumed:
-                on_bytes(have, False)
             while chunk := answer.read(_CHUNK):
                 if stop.is_set():
                     raise Stopped(wanted.url)
                 file.write(chunk)
-                on_bytes(len(chunk), False)
+                reached(file.tell())
                 if file.tell() > wanted.size:
                     return
+    if part.stat().st_size < wanted.size:
+        raise ConnectionError("the server ended it early")
 
 
 def is_right(path: Path, size: int, sha256: str) -> bool:
@@ -119,6 +125,8 @@ def is_right(path: Path, size: int, sha256: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()  # it is the answer, too
+    elif isinstance(error, urllib.error.URLError):
         return str(error.reason)
     return str(error) or type(error).__name__
