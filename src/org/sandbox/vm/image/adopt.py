@@ -83,8 +83,7 @@ async def _drives(path: Path, folder: ImageFolder) -> tuple[qemu.Drive, ...]:
         offset, length = max(found, key=lambda one: one[1])
         await asyncio.to_thread(disk.copy_sparse, path, folder.root, offset, length)
         return (root,)
-    # Only now: a disk that begins with zeros would pass for an empty tar.
-    if path != plain and await asyncio.to_thread(tarfile.is_tarfile, path):
+    if path != plain and await asyncio.to_thread(_is_tar, path):
         given = await asyncio.to_thread(_unpacked, path, plain)
         disk.make_sparse(folder.root, recipe.SIZE)
         return root, qemu.Drive(str(given.absolute()), "raw", read_only=True)
@@ -92,6 +91,15 @@ async def _drives(path: Path, folder: ImageFolder) -> tuple[qemu.Drive, ...]:
         f"neither a tar nor a disk with an ext4 file system: {path}",
         "`tar -C ROOT -cf FILE .` makes a tar of a root file system",
     )
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path) as tar:
+            # Zeros pass for an empty one.
+            return tar.next() is not None
+    except tarfile.TarError:
+        return False
 
 
 def _head(path: Path) -> bytes:

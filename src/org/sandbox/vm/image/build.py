@@ -136,16 +136,15 @@ async def _fetch(cache: Path, chosen: list[Package], on_progress: OnProgress) ->
 def _unpack(debs: Mapping[str, Path], folder: ImageFolder, tar: Path) -> dict[str, bytes]:
     """Write the tar of the root, and the parts that start a guest; the modules for the initramfs."""
     kernel, modules = parts.kernel(debs[_kernel_name(debs)])
-    root = RootTar(tar, recipe.MTIME)
-    for name in recipe.FOLDERS:
-        root.folder(name)
-    for name, path in debs.items():
-        if _in_root(name):
-            root.add(path, "installed" if name in recipe.CONFIGURED else "unpacked")
-    parts.add_modules(root, modules, recipe.ROOT_MODULES)
-    for name, (text, mode) in recipe.FILES.items():
-        root.file(name, text.encode(), mode)
-    root.close()
+    with RootTar(tar, recipe.MTIME) as root:
+        for name in recipe.FOLDERS:
+            root.folder(name)
+        for name, path in debs.items():
+            if _in_root(name):
+                root.add(path, "installed" if name in recipe.CONFIGURED else "unpacked")
+        parts.add_modules(root, modules, recipe.ROOT_MODULES)
+        for name, (text, mode) in recipe.FILES.items():
+            root.file(name, text.encode(), mode)
     boot = parts.in_order(modules, recipe.BOOT_MODULES)
     folder.kernel.write_bytes(kernel)
     folder.busybox.write_bytes(parts.busybox(debs[recipe.BUSYBOX]))

@@ -8,7 +8,7 @@ import hashlib
 import io
 import lzma
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from org.errors import EnvironmentProblem
@@ -62,7 +62,7 @@ def parts(deb: Path) -> tuple[tarfile.TarFile, tarfile.TarFile]:
 
 
 class RootTar:
-    """A root file system, written as one tar to `path`."""
+    """A root file system, written as one tar to `path`: `with RootTar(...) as root: root.add(...)`."""
 
     def __init__(self, path: Path, mtime: int) -> None:
         self._tar = tarfile.open(path, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
@@ -71,13 +71,16 @@ class RootTar:
         self._status: list[str] = []
         self._merged: set[str] = set()
 
-    def close(self, extended: Callable[[str], str] = lambda status: status) -> None:
-        """Write dpkg's records and end the tar."""
-        for name in sorted(self._merged):
-            self.symlink(name, f"usr/{name}")
-        status = "".join(self._status)
-        self.file("var/lib/dpkg/status", extended(status).encode())
-        self._tar.close()
+    def __enter__(self) -> RootTar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Write what only the end knows, the links of merged folders and dpkg's records."""
+        with self._tar:
+            if kind is None:
+                for name in sorted(self._merged):
+                    self.symlink(name, f"usr/{name}")
+                self.file("var/lib/dpkg/status", "".join(self._status).encode())
 
     def add(self, deb: Path, state: str) -> None:
         """Add a package, which dpkg is to know in `state` (`unpacked`, `installed`).

@@ -1,0 +1,95 @@
+"""Where file systems lie in disks of others, and copies with holes."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from org.errors import UsageError
+from org.sandbox.vm.image import adopt, disk
+from org.sandbox.vm.layout import ImageFolder
+
+
+def mbr(*entries: tuple[int, int, int]) -> bytearray:
+    """A disk's head with partitions (kind, first sector, sectors)."""
+    head = bytearray(disk.HEAD)
+    for number, (kind, start, count) in enumerate(entries):
+        at = 446 + 16 * number
+        head[at + 4] = kind
+        struct.pack_into("<II", head, at + 8, start, count)
+    head[510:512] = b"\x55\xaa"
+    return head
+
+
+def gpt(*entries: tuple[int, int], count: int = 128, size: int = 128) -> bytearray:
+    """A disk's head with partitions (first sector, last sector)."""
+    head = mbr((0xEE, 1, 0xFFFFFFFF))
+    head[512:520] = b"EFI PART"
+    struct.pack_into("<QII", head, 512 + 72, 2, count, size)
+    for number, (first, last) in enumerate(entries):
+        at = 1024 + number * size
+        head[at : at + 16] = b"L" * 16
+        struct.pack_into("<QQ", head, at + 32, first, last)
+    return head
+
+
+def test_partitions_of_the_old_table() -> None:
+    head = mbr((0x83, 2048, 100), (0x05, 4096, 10), (0x82, 5000, 1), (0, 1, 1))
+    assert list(disk.partitions(bytes(head))) == [(2048 * 512, 100 * 512), (5000 * 512, 512)]
+
+
+def test_partitions_of_the_new_table() -> None:
+    assert list(disk.partitions(bytes(gpt((2048, 4095), (34, 34))))) == [
+        (2048 * 512, 2048 * 512),
+        (34 * 512, 512),
+    ]
+
+
+def test_a_disk_without_a_table_has_none() -> None:
+    assert list(disk.partitions(bytes(disk.HEAD))) == []
+
+
+@given(st.binary(max_size=3000), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_any_table_is_read_without_harm(noise: bytes, count: int, size: int) -> None:
+    head = gpt(count=count, size=size)
+    head[1024 : 1024 + len(noise)] = noise
+    assert len(list(disk.partitions(bytes(head)))) <= disk.HEAD // 48
+
+
+def test_a_copy_keeps_the_bytes_and_leaves_holes(tmp_path: Path) -> None:
+    data = b"head" + bytes(3 << 20) + b"tail" + bytes(2 << 20)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"before" + data + b"after")
+    disk.copy_sparse(source, target, 6, len(data))
+    assert target.read_bytes() == data
+    assert target.stat().st_blocks * 512 < len(data)
+
+
+async def test_the_largest_file_system_of_a_disk_is_taken(tmp_path: Path) -> None:
+    small, large = bytearray(8192), bytearray(65536)
+    small[1080:1082] = large[1080:1082] = b"\x53\xef"
+    large[4000:4005] = b"large"
+    noise = b"\xff" * 131072
+    head = mbr((0x83, 128, len(small) // 512), (0x83, 256, len(large) // 512), (0x83, 512, len(noise) // 512))
+    image = bytearray(512 * 512) + noise
+    image[: len(head)] = head
+    image[128 * 512 : 128 * 512 + len(small)] = small
+    image[256 * 512 : 256 * 512 + len(large)] = large
+    path = tmp_path / "disk.raw"
+    path.write_bytes(image)
+    folder = ImageFolder(tmp_path)
+    drives = await adopt._drives(path, folder)
+    assert [drive.path for drive in drives] == [str(folder.root)]
+    assert folder.root.read_bytes() == large
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(512) + b"x" * 5000, b"QFI\xfbnot really"])
+async def test_what_is_neither_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "thing"
+    path.write_bytes(content)
+    with pytest.raises(UsageError):
+        await adopt._drives(path, ImageFolder(tmp_path))
