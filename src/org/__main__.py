@@ -9,6 +9,7 @@ import sys
 VERBS = {
     "chat": ("org.cli.chat", "open a room and talk in it (the same as `org` alone)"),
     "run": ("org.cli.run", "say one thing, wait for the answers, print them"),
+    "serve": ("org.cli.serve", "serve the rooms over HTTP, for the web page and for programs"),
     "demo": ("org.cli.demo", "watch a room of three scripted models at work"),
     "models": ("org.cli.models", "list what the model server offers"),
     "rooms": ("org.cli.rooms", "list the rooms there are, or remove one"),
@@ -22,21 +23,29 @@ VERBS = {
     "trust": ("org.cli.trust", "allow a folder's org.toml to widen what is allowed"),
     "completion": ("org.cli.completion", "print a completion script for bash, zsh or fish"),
 }
+ABOUT = ("--version", "-V", "--help", "-h", "help")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line (without the program's name); returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    first = words[0] if words else ""
-    if first in ("--version", "-V"):
+    try:
+        code = _about(words) if words and words[0] in ABOUT else _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
+        _forget_stdout()
+        return 0
+    return code
+
+
+def _about(words: list[str]) -> int:
+    if words[0] in ("--version", "-V"):
         from org import __version__
 
         sys.stdout.write(f"org {__version__}\n")
-        return 0
-    if first in ("--help", "-h", "help"):
+    else:
         sys.stdout.write(_help())
-        return 0
-    return _run(words)
+    return 0
 
 
 def _run(words: list[str]) -> int:
@@ -44,14 +53,12 @@ def _run(words: list[str]) -> int:
 
     from org.errors import ExitCode, OrgError
 
-    debug = "--debug" in words
     try:
         module = import_module(VERBS[_verb(words)][0])
         code: int = module.run(words[1:] if words and words[0] in VERBS else words)
-        sys.stdout.flush()
         return code
     except OrgError as error:
-        if debug:
+        if "--debug" in words:
             raise
         sys.stderr.write(f"org: {error.message}\n")
         for line in error.hint.splitlines():
@@ -59,8 +66,7 @@ def _run(words: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
-        _forget_stdout()
+    except SystemExit:  # how argparse leaves when it has printed a verb's help
         return ExitCode.DONE
 
 

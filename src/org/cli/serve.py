@@ -1,0 +1,125 @@
+"""`org serve`: the rooms over HTTP, for the web page, for programs and for other terminals."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from org.cli.choose import choose_model
+from org.cli.options import Parser, add_room_options, settings_from
+from org.compose import Opening, Session, open_session, rooms_of
+from org.config import Settings
+from org.errors import ExitCode, OrgError, UsageError
+from org.journal import room_folder
+from org.serve.contract import Contract
+from org.serve.doors import read_token
+from org.serve.hub import Hub
+from org.serve.listener import adopted, bind, is_loopback
+from org.serve.logs import write_logs
+from org.serve.run import Serving, serve
+
+PORT = 7001
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="org serve",
+        description="Serve the rooms over HTTP: a web page, a JSON API with event streams, and an endpoint "
+        "for OpenAI clients. Ends with SIGTERM (what runs is finished first) or Ctrl-C (at once).",
+    )
+    made.add_argument("--port", metavar="N", type=int, default=PORT, help=f"default: {PORT}; 0: any free one")
+    made.add_argument("--listen", metavar="ADDRESS", default="127.0.0.1", help="default: 127.0.0.1, this "
+                      "machine alone; anything else needs TLS")  # fmt: skip
+    made.add_argument("--tls-cert", metavar="FILE", type=Path, help="the certificate, as PEM")
+    made.add_argument("--tls-key", metavar="FILE", type=Path, help="its key, as PEM")
+    made.add_argument("--name", dest="names", metavar="HOST", action="append", default=[], help="a host "
+                      "name by which this server is called; repeatable")  # fmt: skip
+    made.add_argument("--room", metavar="NAME", default="", help="open this room at once; made when missing")
+    add_room_options(made)
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Serve until told to end. Raises `Busy` when the port is taken, `UsageError` for doors left open."""
+    args = parser().parse_args(argv)
+    settings = settings_from(args)
+    for warning in settings.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+    _check_doors(args)
+    contract = Contract.of(os.environ)
+    listener = adopted(contract.listen_fd) if contract.listen_fd >= 0 else bind(args.listen, args.port)
+    url = _url(args, listener)
+    serving = Serving(
+        settings=settings,
+        open_room=_open_room,
+        opening=Opening(
+            folder=args.folder and args.folder.resolve(), unsafe_local=args.unsafe_local, url=url
+        ),
+        token=read_token(settings.places.state / "serve-token"),
+        contract=contract,
+        names=(*args.names, socket.gethostname()),
+        certificate=args.tls_cert,
+        key=args.tls_key,
+    )
+    write_logs(sys.stderr)
+    asyncio.run(_serve(serving, listener, url, args.room))
+    return ExitCode.DONE
+
+
+def _check_doors(args: argparse.Namespace) -> None:
+    """Raises `UsageError` when the server would be open to others without TLS."""
+    if bool(args.tls_cert) != bool(args.tls_key):
+        raise UsageError("TLS needs both, a certificate and its key", "`--tls-cert FILE --tls-key FILE`")
+    for path in (args.tls_cert, args.tls_key):
+        if path and not path.is_file():
+            raise UsageError(f"no such file: `{path}`")
+    if not is_loopback(args.listen) and not args.tls_cert:
+        raise UsageError(
+            f"`--listen {args.listen}` is refused without TLS: others could read the token and every word",
+            "add `--tls-cert FILE --tls-key FILE`, or go through a tunnel: "
+            f"`ssh -L {args.port}:127.0.0.1:{args.port} HOST`",
+        )
+
+
+def _url(args: argparse.Namespace, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if args.tls_cert else 'http'}://{shown}:{port}"
+
+
+async def _serve(serving: Serving, listener: socket.socket, url: str, room: str) -> None:
+    opening: list[asyncio.Task[None]] = []
+
+    def accepting(hub: Hub) -> None:
+        print(f"org serves at {url}/#token={serving.token}", flush=True)
+        if room:
+            opening.append(asyncio.create_task(_open(hub, room)))
+
+    await serve(serving, listener, accepting)
+
+
+async def _open(hub: Hub, room: str) -> None:
+    """Open the room that was named; when that cannot be, the others are served all the same."""
+    try:
+        if room_folder(rooms_of(hub.settings), room).is_dir():
+            await hub.open(room)
+        else:
+            await hub.create(room)
+    except OrgError as error:
+        print(f"org: {error.message}\n     {error.hint}", file=sys.stderr)
+
+
+@asynccontextmanager
+async def _open_room(settings: Settings, opening: Opening) -> AsyncIterator[Session]:
+    """A room; a new one takes the server's only model when none was named."""
+    if not opening.resume:
+        settings = replace(settings, model=await choose_model(settings, interactive=False))
+    async with open_session(settings, opening) as session:
+        yield session

@@ -1,0 +1,275 @@
+"""The JSON API: what can be asked of the rooms over HTTP. `docs/http.md` describes it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from org.config import Member, parse_with
+from org.errors import OrgError, UsageError
+from org.serve.health import Health
+from org.serve.hub import Hub, Served
+from org.serve.openapi import DESCRIPTION
+from org.serve.refusal import Refusal, answer
+from org.serve.snapshot import describe, listed
+from org.serve.stream import Stream
+from org.transcript import to_json_lines, to_markdown
+
+BODY_BYTES = 1024 * 1024
+"""The longest body of a request."""
+BODY_S = 30.0
+"""Within which it must have come."""
+MAX_READERS = 4096
+KEY_LENGTH = 200
+RECONNECT_MS = 500
+"""After which a browser whose event stream has ended comes back."""
+
+
+class Api:
+    """The endpoints, on the rooms of a hub."""
+
+    def __init__(self, hub: Hub, health: Health) -> None:
+        self._hub = hub
+        self._health = health
+
+    def routes(self) -> list[BaseRoute]:
+        room = "/rooms/{id}"
+        return [
+            Route("/health", self._health.endpoint),
+            Route("/openapi.json", self.openapi),
+            Route("/rooms", self.rooms),
+            Route("/rooms", self.create, methods=["POST"]),
+            Route(room, self.room),
+            Route(f"{room}/messages", self.post, methods=["POST"]),
+            Route(f"{room}/events", self.events),
+            Route(f"{room}/interrupt", self.interrupt, methods=["POST"]),
+            Route(f"{room}/transcript", self.transcript),
+            Route(f"{room}/members", self.enter, methods=["POST"]),
+            Route(f"{room}/members/{{name}}", self.leave, methods=["DELETE"]),
+            Route(f"{room}/members/{{name}}/mode", self.set_mode, methods=["PUT"]),
+        ]
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(DESCRIPTION)
+
+    # -- rooms
+
+    async def rooms(self, request: Request) -> Response:
+        rooms = await asyncio.to_thread(self._hub.listing)
+        opened = {served.id for served in self._hub.served if served.session is not None}
+        return JSONResponse({"rooms": [listed(room, here=room.id in opened) for room in rooms]})
+
+    async def create(self, request: Request) -> Response:
+        body = await read_object(request, {"id": str, "participants": list})
+        members = [_member(text) for text in body.get("participants", ())]
+        served = await self._hub.create(body.get("id", ""), members)
+        return JSONResponse(describe(served), 201, {"Location": f"/rooms/{served.id}"})
+
+    async def room(self, request: Request) -> Response:
+        served = await self._hub.look(request.path_params["id"])
+        busy = "" if served.session else await asyncio.to_thread(self._hub.holder, served.id)
+        return JSONResponse(describe(served, busy))
+
+    async def post(self, request: Request) -> Response:
+        body = await read_object(request, {"text": str, "sender": str}, required=("text",))
+        key = request.headers.get("idempotency-key", "")
+        if len(key) > KEY_LENGTH or not (key.isascii() and key.isprintable()):
+            raise Refusal(422, f"not a key: expected at most {KEY_LENGTH} printable ASCII characters")
+        served = await self._hub.open(request.path_params["id"])
+        sender = body.get("sender", self._hub.settings.name)
+        messages = await served.post(sender, body["text"], key)
+        return JSONResponse({"messages": [message.id for message in messages]}, 202)
+
+    async def interrupt(self, request: Request) -> Response:
+        served = await self._hub.look(request.path_params["id"])
+        return JSONResponse({"interrupted": served.interrupt()})
+
+    async def events(self, request: Request) -> Response:
+        served = await self._hub.look(request.path_params["id"])
+        # A browser that comes back repeats the address it began with, and says in a header how far it came.
+        after = request.headers.get("last-event-id") or request.query_params.get("after", "0")
+        if not (after.isdecimal() and after.isascii() and len(after) < 16):
+            raise Refusal(422, "not the id of an event: expected a whole number", "begin with `?after=0`")
+        if int(after) > served.stream.seq:
+            raise Refusal(422, f"there are only {served.stream.seq} events", "begin with `?after=0`")
+        if sum(other.stream.readers for other in self._hub.served) >= MAX_READERS:
+            raise Refusal(503, "too many read events", "close some", {"Retry-After": "5"})
+        if self._hub.draining:
+            served.stream.end()
+        served.follow()
+        return EventStream(served.stream, int(after))
+
+    async def transcript(self, request: Request) -> Response:
+        served = await self._hub.look(request.path_params["id"])
+        wanted = request.query_params.get("format", "json")
+        events = list(served.events)
+        if wanted == "md":
+            text = await asyncio.to_thread(to_markdown, events, served.id)
+            return PlainTextResponse(text, media_type="text/markdown")
+        if wanted != "json":
+            raise Refusal(422, f"not a format: {wanted[:40]!r}", "it is `json` or `md`")
+        lines = await asyncio.to_thread(lambda: ",\n".join(to_json_lines(events)))
+        head = json.dumps({"room": served.id, "seq": len(events)})
+        return Response(f'{head[:-1]}, "events": [{lines}]}}', media_type="application/json")
+
+    # -- who is in a room
+
+    async def enter(self, request: Request) -> Response:
+        body = await read_object(request, {"participant": str, "person": str})
+        if len(body) != 1:
+            raise Refusal(422, "expected either `participant` or `person`")
+        member = _member(body["participant"]) if "participant" in body else None
+        served = await self._hub.open(request.path_params["id"])
+        room = served.room
+        if member is None:
+            await room.admit(body["person"])
+        else:
+            assert served.session is not None
+            await room.invite(await served.session.participant(member, room.names))
+        return JSONResponse(describe(served), 201)
+
+    async def leave(self, request: Request) -> Response:
+        served = await self._hub.open(request.path_params["id"])
+        await served.room.kick(request.path_params["name"])
+        return JSONResponse(describe(served))
+
+    async def set_mode(self, request: Request) -> Response:
+        body = await read_object(request, {"mode": str}, required=("mode",))
+        served = await self._hub.open(request.path_params["id"])
+        audience = await served.room.set_mode(request.path_params["name"], body["mode"])
+        return JSONResponse({"mode": str(audience)})
+
+
+class EventStream(Response):
+    """The events of a room from one on, as they come, until the reader leaves or the stream ends."""
+
+    def __init__(self, stream: Stream, after: int) -> None:
+        super().__init__(
+            media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        del self.headers["content-length"]
+        self._stream = stream
+        self._after = after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body"})
+            return
+        writing = asyncio.create_task(self._write(send))
+        try:
+            # Nothing more is sent to us: what comes is the end of the answer, or of the connection.
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
+        if not writing.cancelled():
+            writing.result()
+
+    async def _write(self, send: Send) -> None:
+        stream = self._stream
+        try:
+            with stream.reader(self._after) as reader:
+                await send(_part(b"retry: %d\n\n" % RECONNECT_MS))
+                while True:
+                    if data := reader.take():
+                        await send(_part(data))
+                    elif stream.ended:
+                        return
+                    else:
+                        await stream.news()
+        finally:
+            await send({"type": "http.response.body"})
+
+
+def _part(data: bytes) -> dict[str, object]:
+    return {"type": "http.response.body", "body": data, "more_body": True}
+
+
+def make_app(api: Api, more: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application, with `more` routes beside those of the API."""
+    handlers: Mapping[Any, Any] = {OrgError: _refused, HTTPException: _http_error, Exception: _bug}
+    return Starlette(routes=[*api.routes(), *more], exception_handlers=handlers)
+
+
+async def read_object(
+    request: Request, known: Mapping[str, type], required: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The body as a JSON object whose keys are `known`, with values of those types. Raises `Refusal`."""
+    data = await read_body(request)
+    try:
+        value = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        raise Refusal(400, "the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise Refusal(422, "the body is not a JSON object")
+    for key in required:
+        if key not in value:
+            raise Refusal(422, f"missing: `{key}`")
+    for key, item in value.items():
+        if key not in known:
+            raise Refusal(422, f"unknown: `{key[:40]}`", "known are: " + ", ".join(known))
+        if not isinstance(item, known[key]):
+            raise Refusal(422, f"`{key}`: expected {_NAMES[known[key]]}")
+    return value
+
+
+_NAMES: dict[type, str] = {str: "text", list: "a list"}
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, within the limits of size and time. Raises `Refusal`."""
+    length = request.headers.get("content-length", "0")
+    parts: list[bytes] = []
+    size = int(length) if length.isdecimal() else 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            if size <= BODY_BYTES:
+                size = 0
+                async for part in request.stream():
+                    parts.append(part)
+                    size += len(part)
+                    if size > BODY_BYTES:
+                        break
+    except TimeoutError:
+        raise Refusal(408, "the body did not come", headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise Refusal(400, "the body ended early") from None
+    if size > BODY_BYTES:
+        raise Refusal(413, f"the body is longer than {BODY_BYTES} bytes", headers={"Connection": "close"})
+    return b"".join(parts)
+
+
+def _member(text: object) -> Member:
+    if not isinstance(text, str):
+        raise Refusal(422, "`participants`: expected a list of texts")
+    try:
+        return parse_with(text)
+    except ValueError as error:
+        raise UsageError(f"not a participant: expected {error}", "for example `ann=simple`") from None
+
+
+async def _refused(request: Request, error: OrgError) -> Response:
+    return answer(error)
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    hint = "`GET /openapi.json` lists what there is" if error.status_code in (404, 405) else ""
+    return answer(Refusal(error.status_code, error.detail.lower(), hint, error.headers))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return answer(Refusal(500, "a bug in org", "its log has the details"))
+
+
+__all__ = ["Api", "EventStream", "Served", "make_app", "read_body", "read_object"]

@@ -1,0 +1,86 @@
+"""A room as the API shows it: plain JSON values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from org.chat.state import Member
+from org.journal import RoomInfo
+from org.serve.hub import Served
+
+
+def listed(room: RoomInfo, *, here: bool) -> dict[str, Any]:
+    """One line of the list of rooms; `here` says that it is open in this process."""
+    return {
+        "id": room.id,
+        "created": room.created,
+        "last": room.last,
+        "messages": room.messages,
+        "members": list(room.participants),
+        "open": here,
+        "busy": "" if here else room.busy,
+        "problem": room.problem,
+    }
+
+
+def describe(served: Served, busy: str = "") -> dict[str, Any]:
+    """Who is in a room, what runs, and what it may take. `busy` is who else has it open.
+
+    `seq` is the id of the newest event that this takes into account: an event stream `after` it goes
+    on from here.
+    """
+    session = served.session
+    members = served.state.members
+    limits = session.room.limits if session else None
+    return {
+        "id": served.id,
+        "seq": len(served.events),
+        "open": session is not None,
+        "busy": busy,
+        "place": session.place if session else "",
+        "participants": [
+            _participant(member, served) for member in members.values() if member.joined.kind == "model"
+        ],
+        "people": [
+            {"name": member.joined.name, "mode": str(member.mode)}
+            for member in members.values()
+            if member.joined.kind == "person"
+        ],
+        "limits": {
+            "turns": limits.turns,
+            "seconds": limits.seconds,
+            "tokens": limits.tokens,
+            "tools": limits.tools,
+        }
+        if limits
+        else None,
+        "usage": _usage(served),
+        "running": [
+            {"participant": name, "turn": member.memory.open_turn}
+            for name, member in members.items()
+            if member.memory and member.memory.open_turn
+        ],
+    }
+
+
+def _participant(member: Member, served: Served) -> dict[str, Any]:
+    joined = member.joined
+    usage = served.usage.get(joined.name)
+    return {
+        "name": joined.name,
+        "profile": joined.profile,
+        "model": joined.model,
+        "mode": str(member.mode),
+        "unread": len(member.unread),
+        "tokens": usage.total if usage else 0,
+    }
+
+
+def _usage(served: Served) -> dict[str, int]:
+    """Tokens over the life of the room."""
+    usages = served.usage.values()
+    return {
+        "prompt": sum(usage.prompt for usage in usages),
+        "completion": sum(usage.completion for usage in usages),
+        "cached": sum(usage.cached for usage in usages),
+    }

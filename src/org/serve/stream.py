@@ -1,0 +1,219 @@
+"""The event stream of a room, for any number of readers at once.
+
+A frame (an event as Server-Sent Events carry it) is encoded once, for all readers. A reader is only a
+place in the log: one that is slow loses what is passing, never what is committed, and holds up nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from typing import get_args
+
+from org.encoding import to_json
+from org.events import Committed, Delta, Event, Passing
+
+PAUSE_S = 0.03
+"""How long passing events are gathered before they are shown: pieces of one text become one frame."""
+KEEP_ALIVE_S = 15.0
+"""Silence after which readers are sent a comment, so that what lies between them and us stays awake."""
+LIVE_BYTES = 256 * 1024
+"""How much of the newest frames a reader may be behind before it loses what is passing."""
+CHUNK_BYTES = 64 * 1024
+"""About how much of the log a reader that is behind is sent at once."""
+
+_COMMITTED: tuple[type, ...] = get_args(Committed)
+_COMMENT = b": \n\n"
+
+
+def frame(event: Event, seq: int = 0) -> bytes:
+    """The event as one message of an event stream; `seq` is its id, 0 for one without."""
+    data = to_json(event)
+    try:
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # halves of a surrogate pair, which models do write
+        text = json.dumps(data, separators=(",", ":")).encode()
+    return b"id: %d\ndata: %b\n\n" % (seq, text) if seq else b"data: %b\n\n" % text
+
+
+class Stream:
+    """What readers of one room are sent. `log` are its committed events, the first `seq` of which are
+    out; the position in it, from 1, is an event's id."""
+
+    def __init__(self, log: Sequence[Committed]) -> None:
+        self.log = log
+        self.seq = len(log)
+        self.readers = 0
+        self.ended = False
+        self.lost = 0
+        """How often a reader was too slow for what was passing."""
+        self._frames: dict[int, bytes] = {}  # by event, those that somebody asked for
+        self._live: deque[bytes] = deque()  # the newest frames, committed and passing
+        self._begin = 0  # the place of the first of them, counted over the life of the stream
+        self._size = 0
+        self._joined: dict[int, bytes] = {}  # from that place to the end, made for the first who asks
+        self._passing: list[Passing] = []
+        self._news = asyncio.Event()
+        self._pause: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
+        self._silent = False
+
+    def take(self, event: Event) -> None:
+        """Show an event. A committed one stands in the log already."""
+        if isinstance(event, _COMMITTED):
+            self.seq += 1
+            if self.readers:
+                self._flush()
+                self._append(self._frame(self.seq))
+                self._wake()
+        elif self.readers:
+            self._passing.append(event)  # type: ignore[arg-type]
+            if self._pause is None:
+                self._pause = asyncio.get_running_loop().call_later(PAUSE_S, self._flush_and_wake)
+
+    def end(self) -> None:
+        """Let the readers go once they have everything that is committed."""
+        self.ended = True
+        self._wake()
+
+    @contextmanager
+    def reader(self, after: int) -> Iterator[Reader]:
+        """A reader that has everything up to the event `after`."""
+        self.readers += 1
+        if self._silence is None:
+            self._silence = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._keep_awake)
+        try:
+            yield Reader(self, after)
+        finally:
+            self.readers -= 1
+            if not self.readers:
+                self._forget()
+
+    # -- for readers
+
+    @property
+    def end_of_live(self) -> int:
+        return self._begin + len(self._live)
+
+    def since(self, place: int) -> bytes | None:
+        """All frames from a place among the newest on; None when it is not among them any more."""
+        if place < self._begin:
+            return None
+        if place not in self._joined:
+            self._joined[place] = b"".join(islice(self._live, place - self._begin, None))
+        return self._joined[place]
+
+    def committed(self, after: int) -> list[bytes]:
+        """About `CHUNK_BYTES` of the frames after an event, one of them at least when there is one."""
+        found: list[bytes] = []
+        size = 0
+        while after + len(found) < self.seq and size < CHUNK_BYTES:
+            found.append(self._frame(after + len(found) + 1))
+            size += len(found[-1])
+        return found
+
+    async def news(self) -> None:
+        """Wait until there is something new. Raises nothing; look before waiting."""
+        await self._news.wait()
+
+    # -- how it is kept
+
+    def _frame(self, seq: int) -> bytes:
+        if seq not in self._frames:
+            self._frames[seq] = frame(self.log[seq - 1], seq)
+        return self._frames[seq]
+
+    def _append(self, data: bytes) -> None:
+        self._live.append(data)
+        self._size += len(data)
+        self._joined.clear()
+        self._silent = False
+        while self._size > LIVE_BYTES and len(self._live) > 1:
+            self._size -= len(self._live.popleft())
+            self._begin += 1
+
+    def _flush(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        for event in _merged(self._passing):
+            self._append(frame(event))
+        self._passing.clear()
+
+    def _flush_and_wake(self) -> None:
+        self._flush()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news.clear()
+
+    def _keep_awake(self) -> None:
+        if self._silent:
+            self._append(_COMMENT)
+            self._wake()
+        self._silent = True
+        self._silence = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._keep_awake)
+
+    def _forget(self) -> None:
+        """Nobody reads: keep nothing but what is committed."""
+        for timer in (self._pause, self._silence):
+            if timer is not None:
+                timer.cancel()
+        self._pause = self._silence = None
+        self._passing.clear()
+        self._begin = self.end_of_live
+        self._live.clear()
+        self._joined.clear()
+        self._size = 0
+
+
+class Reader:
+    """One reader's place. `seq` is the newest committed event that it was given."""
+
+    def __init__(self, stream: Stream, after: int) -> None:
+        self.seq = after
+        self._stream = stream
+        self._place = stream.end_of_live if after == stream.seq else -1  # -1: behind
+
+    def take(self) -> bytes:
+        """What it has not seen yet, or a part of that; empty when there is nothing."""
+        stream = self._stream
+        if self._place >= 0:
+            data = stream.since(self._place)
+            if data is not None:
+                self._place, self.seq = stream.end_of_live, stream.seq
+                return data
+            self._place = -1
+            stream.lost += 1
+        frames = stream.committed(self.seq)
+        self.seq += len(frames)
+        if self.seq == stream.seq:
+            self._place = stream.end_of_live
+        return b"".join(frames)
+
+
+def _merged(events: Sequence[Passing]) -> Iterator[Passing]:
+    """The events, with neighbouring pieces of one text made one."""
+    texts: list[str] = []
+    first: Delta | None = None
+    for event in events:
+        if isinstance(event, Delta):
+            if first is not None and (event.participant, event.kind) == (first.participant, first.kind):
+                texts.append(event.text)
+                continue
+            if first is not None:
+                yield replace(first, text="".join(texts))
+            first, texts = event, [event.text]
+            continue
+        if first is not None:
+            yield replace(first, text="".join(texts))
+            first = None
+        yield event
+    if first is not None:
+        yield replace(first, text="".join(texts))
