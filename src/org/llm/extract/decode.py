@@ -40,7 +40,7 @@ def decode(text: str, *, complete: bool = True) -> Any:
     for attempt in attempts:
         try:
             return attempt(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, LookupError, RecursionError, MemoryError):
             continue  # the next way may read it
     raise ValueError("no JSON")
 
@@ -72,7 +72,12 @@ def _json_with_bad_escapes(text: str) -> Any:
 def _python_literal(text: str) -> Any:
     if not lazy(_PYTHON_SIGN).search(text):
         raise ValueError("nothing of Python in it")
-    return ast.literal_eval(lazy(_ESCAPE, re.DOTALL).sub(_for_python, text))
+    return _plain(ast.literal_eval(lazy(_ESCAPE, re.DOTALL).sub(_for_python, text)))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: lists for tuples, text for keys. Raises `TypeError` for what JSON has not."""
+    return json.loads(json.dumps(value))
 
 
 def _for_python(found: re.Match[str]) -> str:
@@ -238,7 +243,7 @@ def _literal(node: ast.expr) -> Any:
         keys = [_literal(key) if key is not None else None for key in node.keys]
         return dict(zip(map(str, keys), map(_literal, node.values), strict=True))
     try:
-        return ast.literal_eval(node)
+        return _plain(ast.literal_eval(node))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise ValueError("an argument is no literal") from error
 

@@ -99,6 +99,16 @@ def _closing(*names: str) -> tuple[str, ...]:
     return tuple(f"</{name}>" for name in names)
 
 
+# What opens and closes thinking. The closing mark is the last of each row.
+THINKING = (
+    *((f"<{tag}>", f"</{tag}>") for tag in ("think", "thinking", "thought", "reasoning", "reflection")),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+)
+
 # -- tags around JSON
 
 _HERMES = (
@@ -284,7 +294,13 @@ def _rows_of_tags() -> list[Format]:
         )
     for name, opens, closes, call, tags in (
         ("invoke", _CALL_TAGS, _CALL_TAGS_CLOSE, _INVOKE, _INVOKE_TAGS),
-        ("invoke", ("<function_calls>",), ("</function_calls>",), _ANTML, _ANTML_TAGS),
+        (
+            "invoke",
+            ("<function_calls>", "<function_calls>"),
+            ("</function_calls>", "</function_calls>"),
+            _ANTML,
+            _ANTML_TAGS,
+        ),
         (
             "deepseek-dsml",
             ("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
@@ -555,6 +571,18 @@ def _rows_of_words() -> list[Format]:
 FORMATS: tuple[Format, ...] = (
     *_rows_of_tags(),
     Format("hermes", _tag(*_HERMES), JSON_START, closers=_HERMES_CLOSE, header=SEPARATED),
+    Format(
+        "hermes",
+        _tag(*_HERMES),
+        (BLANK, "```", maybe(either("json", "JSON")), *JSON_START),
+        closers=("```", *_HERMES_CLOSE),
+    ),
+    Format(
+        "hermes",
+        ("<tool_call name=", "<function_call name=", "<tool name=", "<tool_use name=", "<function name="),
+        (QUOTE, NAME, QUOTE, _ATTRIBUTES, ">", *OBJECT_START),
+        closers=(*_HERMES_CLOSE, "</function>"),
+    ),
     *_rows_of_deepseek(),
     *_rows_of_tokens(),
     *_rows_of_words(),

@@ -167,7 +167,7 @@ def _trigger(names: tuple[str, ...]) -> str:
     return "|".join(
         (
             r"""\{(?=\s{0,40}(?:["'“‘\\]{1,3}(?:[\w$]|\Z)|\{(?:["'\\]|\Z)|name\b|tool|function|action\b|arguments\b|parameters\b|type\b|[a-z_]{0,12}\Z))""",
-            rf"""\[(?=\s{{0,40}}(?:[{{"T{letters}]|\Z))""",
+            rf"""\[(?=\s{{0,40}}(?:[{{"T/{letters}]|\Z))""",
             r"<(?=[A-Za-z/]|[|｜](?:[A-Za-z]|\Z)|\Z)",
             r"`(?=``|`?\Z)",
             r"~(?=~~|~?\Z)",

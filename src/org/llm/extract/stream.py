@@ -19,6 +19,7 @@ from typing import Any
 
 from org.llm.extract.accept import guard, toolbox
 from org.llm.extract.candidate import Candidate, Outcome
+from org.llm.extract.formats import THINKING
 from org.llm.extract.lexicon import Opening, Row, lexicon
 from org.llm.extract.patterns import MORE, More, lazy
 from org.llm.extract.result import Extraction, Incomplete, Refusal
@@ -29,6 +30,7 @@ from org.tooling import ToolCall
 _LOOK_BACK = 400  # characters before a candidate that say whether it is meant
 
 
+_BATCH = 256  # pieces that go straight through are joined at a time
 _INDENT = 64
 _PATIENCE = 50_000  # places that are looked at ...
 _MAX_CANDIDATES = 1_000  # ... or calls and look-alikes that are read to their end
@@ -90,15 +92,11 @@ _CALL_LANGUAGES = frozenset(
 _CODE_LANGUAGES = frozenset(("tool_code", "tool-code"))
 _COMMENT_START = r"(?:/|//[^\n]{0,200}|\#[^\n]{0,200})\Z"
 _COMMENT = r"\s{0,64}(?:(?://|\#)[^\n]{0,200}\n\s{0,64})*"
-_THINK = r"<(?P<end>/?)(?P<tag>think|thinking|thought|reasoning|seed:think|reflection)>"
-_THINK_ENDS = tuple(
-    f"</{tag}>" for tag in ("think", "thinking", "thought", "reasoning", "seed:think", "reflection")
-)
-_THINK_TAGS = tuple(
-    f"<{end}{tag}>"
-    for end in ("", "/")
-    for tag in ("think", "thinking", "thought", "reasoning", "seed:think", "reflection")
-)
+_THINK_START = dict(THINKING)
+_THINK_ENDS = frozenset(_THINK_START.values())
+_THINK_MARK = "|".join(re.escape(mark) for row in THINKING for mark in row)
+_THINK_PREFIXES = frozenset(mark[:n] for row in THINKING for mark in row for n in range(1, len(mark)))
+_HARMONY_END = "<|end|>"  # ends every message there, so it ends thinking only where that began so
 
 
 def extract_tool_calls(text: str, tools: Sequence[Mapping[str, Any]]) -> Extraction:
@@ -120,7 +118,9 @@ class ToolCallStream:
     def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
         self._box = toolbox(tools)
         self._lexicon = lexicon(tuple(sorted(self._box.tools))) if self._box.tools else None
+        self._search = self._lexicon.trigger.search if self._lexicon else None
         self._idle = True  # nothing is open and nothing waits
+        self._plain: list[str] = []
         self._shown = Rope()
         self._out = Rope()
         self._calls: list[ToolCall] = []
@@ -138,7 +138,7 @@ class ToolCallStream:
         self._data: _Data | None = None
         self._fence = ""  # closes the block of code that we are in
         self._call_block: _CallBlock | None = None
-        self._thinking = False
+        self._think_end = ""  # what closes the thinking that we are in
         self._think_hold: _Hold | None = None
         self._think_seen = False
         self._settling = False
@@ -149,14 +149,15 @@ class ToolCallStream:
 
     def feed(self, chunk: str) -> str:
         """Take the next piece of the text; return what may be shown now."""
-        if self._lexicon is None:
+        if self._search is None:
             self._shown.append(chunk)
             return chunk
-        if self._idle and self._lexicon.trigger.search(chunk) is None:
-            self._shown.append(chunk)
-            self._base += len(chunk)
-            self._last = chunk[-1:] or self._last
+        if self._idle and self._search(chunk) is None:
+            self._plain.append(chunk)
+            if len(self._plain) >= _BATCH:
+                self._settle_plain()
             return chunk
+        self._settle_plain()
         self._buffer += chunk
         self._run(final=False)
         return self._take()
@@ -164,11 +165,21 @@ class ToolCallStream:
     def finish(self) -> Extraction:
         """The calls of everything that was fed. Nothing can be fed after it."""
         if self._lexicon is not None:
+            self._settle_plain()
             self._run(final=True)
         tail = self._take()
         return Extraction(
             tuple(self._calls), self._shown.text(), tuple(self._incomplete), tail, tuple(self._refused)
         )
+
+    def _settle_plain(self) -> None:
+        """Account for the pieces that went straight through."""
+        if self._plain:
+            text = "".join(self._plain)
+            self._plain.clear()
+            self._shown.append(text)
+            self._base += len(text)
+            self._last = text[-1:] or self._last
 
     def _take(self) -> str:
         out = self._out.text()
@@ -298,7 +309,7 @@ class ToolCallStream:
         character = found.group()
         if character in "`~":
             return self._open_fence(final)
-        if character == "<" and (decided := self._think(final)) is not None:
+        if character in "<[" and (decided := self._think(final)) is not None:
             return decided
         fitting = self._fitting(self._pos, final)
         if fitting is MORE:
@@ -316,16 +327,13 @@ class ToolCallStream:
     def _settle(self, final: bool) -> bool:
         """Right after a call: blanks wait until it is clear that no end of thinking follows, which
         would make a thought of it. Whether that is clear."""
-        window = self._buffer[self._pos : self._pos + _LOOK_BACK]
-        rest = window.lstrip()[: len("</seed:think>")]
-        if (
-            not final
-            and len(window) < _LOOK_BACK
-            and any(tag.startswith(rest) and tag != rest for tag in _THINK_ENDS)
-        ):
+        window = self._buffer[self._pos : self._pos + _LOOK_BACK].lstrip()
+        blanks = min(len(self._buffer) - self._pos, _LOOK_BACK) - len(window)
+        if not final and blanks < _LOOK_BACK and (not window or window in _THINK_PREFIXES):
             return False
         self._settling = False
-        if (tag := lazy(_THINK).match(rest)) and tag["end"]:
+        mark = lazy(_THINK_MARK).match(window)
+        if mark is not None and mark.group() in _THINK_ENDS - {_HARMONY_END}:
             self._take_back()
             self._think_seen = True
         return True
@@ -408,7 +416,7 @@ class ToolCallStream:
             self._refuse((candidate.start, outcome.end), format.name, outcome.reason or around)
             self._pos = end
             return
-        if self._thinking and self._think_hold is None:
+        if self._think_end and self._think_hold is None:
             self._flush()
             self._think_hold = _Hold()
         self._cut(end, outcome.calls, outcome.incomplete)
@@ -531,21 +539,24 @@ class ToolCallStream:
 
     def _think(self, final: bool) -> bool | None:
         """At a tag around thinking: whether to go on; None at anything else."""
-        found = lazy(_THINK).match(self._buffer, self._pos)
+        found = lazy(_THINK_MARK).match(self._buffer, self._pos)
         if found is None:
-            rest = self._buffer[self._pos : self._pos + 16]
-            if not final and any(tag.startswith(rest) for tag in _THINK_TAGS):
-                return False
+            waits = not final and self._buffer[self._pos : self._pos + _INDENT] in _THINK_PREFIXES
+            return False if waits else None
+        mark = found.group()
+        if mark in _THINK_START:
+            if not mark.startswith("<|") and not self._at_line_start(self._pos):
+                return None
+            self._think_end = _THINK_START[mark]
+        elif mark == _HARMONY_END and self._think_end != mark:
             return None
-        if found["end"]:
+        else:
             self._flush()
-            hold, self._think_hold, self._thinking = self._think_hold, None, False
+            hold, self._think_hold, self._think_end = self._think_hold, None, ""
             if hold is not None:
                 self._refuse_all(hold, _THOUGHT)
             elif not self._think_seen:
                 self._take_back()
-        elif self._at_line_start(self._pos):
-            self._thinking = True
         self._think_seen = True
         self._pos = found.end()
         return True
