@@ -11,6 +11,7 @@ HEAD = 34 * SECTOR  # bytes of a disk's beginning that hold its tables
 EXT_HEAD = 2048
 QCOW2_MAGIC = b"QFI\xfb"
 _CHUNK = 1 << 20
+_GPT_ENTRIES, _GPT_ENTRY = 128, 128
 _EXTENDED = (0x05, 0x0F, 0x85)
 
 
@@ -37,9 +38,11 @@ def partitions(head: bytes) -> Iterator[tuple[int, int]]:
 
 def _gpt(head: bytes) -> Iterator[tuple[int, int]]:
     table, count, size = struct.unpack_from("<QII", head, SECTOR + 72)
-    for number in range(count):
+    if size < _GPT_ENTRY:
+        return
+    for number in range(min(count, _GPT_ENTRIES)):
         at = table * SECTOR + number * size
-        if at + 48 > len(head):
+        if at + _GPT_ENTRY > len(head):
             return
         if head[at : at + 16] != bytes(16):
             first, last = struct.unpack_from("<QQ", head, at + 32)
