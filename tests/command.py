@@ -92,6 +92,8 @@ class Terminal:
             ["setsid", "--ctty", *argv], stdin=inner, stdout=inner, stderr=inner, env=dict(env), cwd=cwd
         )
         os.close(inner)
+        self.raw = ""
+        """All that it wrote, with the sequences that colour and move."""
         self._screen = ""
         self._seen = 0
 
@@ -142,5 +144,6 @@ class Terminal:
             data = os.read(self._fd, 65536)
         except OSError:  # how Linux reports the end of a pseudo-terminal
             return False
+        self.raw += data.decode(errors="replace")
         self._screen += _ESCAPE.sub("", data.decode(errors="replace"))
         return bool(data)
