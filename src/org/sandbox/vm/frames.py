@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import zlib
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -45,7 +46,8 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 # As the header of a frame it is always too long, so a side that is out of step notices it.
 _MAGIC = b"\xff\xff\xff\xff\x00org-port-1\x00"
 _NONCE = 16
-GREETING = len(_MAGIC) + _NONCE
+_SUM = struct.Struct(">I")
+GREETING = len(_MAGIC) + _NONCE + _SUM.size
 
 
 class ProtocolError(Exception):
@@ -178,7 +180,7 @@ class Incoming:
 
 def greeting(nonce: bytes) -> bytes:
     """What the host sends first, and the guest sends back. `nonce` is 16 random bytes."""
-    return _MAGIC + nonce
+    return _MAGIC + nonce + _SUM.pack(zlib.crc32(nonce))
 
 
 class Greeting:
@@ -191,15 +193,22 @@ class Greeting:
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
         """(nonce, bytes after it) once a greeting is complete."""
         self._held += data
-        start = self._held.find(_MAGIC)
-        if start < 0:
-            start = max(0, len(self._held) - len(_MAGIC) + 1)
-        del self._held[:start]
-        self.skipped += start
-        if len(self._held) < GREETING or not self._held.startswith(_MAGIC):
-            return None
-        self.skipped += GREETING  # it may be another's, of which there could be no end
-        nonce = bytes(self._held[len(_MAGIC) : GREETING])
-        rest = bytes(self._held[GREETING:])
+        while True:
+            start = self._held.find(_MAGIC)
+            if start < 0:
+                start = max(0, len(self._held) - len(_MAGIC) + 1)
+            self._skip(start)
+            if len(self._held) < GREETING or not self._held.startswith(_MAGIC):
+                return None
+            nonce = bytes(self._held[len(_MAGIC) : len(_MAGIC) + _NONCE])
+            if greeting(nonce) == self._held[:GREETING]:
+                break
+            self._skip(1)  # one that was cut off by the beginning of another
+        self._skip(GREETING)
+        rest = bytes(self._held)
         self._held.clear()
         return nonce, rest
+
+    def _skip(self, count: int) -> None:
+        self.skipped += count
+        del self._held[:count]

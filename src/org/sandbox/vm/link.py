@@ -21,6 +21,7 @@ from org.sandbox.vm import frames
 _READ = 65_536
 _MOST_SKIPPED = 4_194_304  # bytes of an earlier connection that may come before the greeting
 _MOST_STRAYS = 10_000  # frames for channels that are not open
+_STRAYS_EACH = 64  # frames that may be on their way when a channel ends
 _MOST_UNSENT = 8_388_608  # bytes that a guest may leave unread
 _MISSED = 3
 _KILL_S = 10.0
@@ -122,9 +123,18 @@ class Talk:
             self._link.send(frames.told(frames.NOTE, self.number, content))
 
     def close(self, answer: Mapping[str, Any]) -> None:
-        """The last word, on a channel that the guest opened; or that this side lost interest."""
+        """The last word of this side: after it, nothing is sent and what comes is not looked at."""
         if not self._settled():
             self._link.send(frames.told(frames.CLOSE, self.number, answer))
+            self._link.forget(self)
+            self._over = True
+            self.wake()
+
+    def post(self, data: bytes) -> None:
+        """Send a few bytes at once, on a channel of which nothing was spent yet."""
+        if not self._settled():
+            self._outgoing.spend(len(data))
+            self._link.send(frames.frame(frames.DATA, self.number, data))
 
     def _settled(self) -> bool:
         return self._over or self._link.gone is not None
@@ -136,7 +146,7 @@ class Talk:
         """
         if self._settled():
             return
-        self.close({})
+        self._link.send(frames.told(frames.CLOSE, self.number, {}))
         self._deaf = True
         for frame in self._frames:
             if frame.bulk:
@@ -177,6 +187,7 @@ class Link:
         self._name = name
         self._decoder = frames.Decoder(frames.MOST_TOLD)
         self._talks: dict[int, Talk] = {}
+        self._early: deque[frames.Frame] = deque()
         self._number = 0
         self._last_theirs = -1
         self._strays = 0
@@ -229,7 +240,9 @@ class Link:
             self.send(frames.credit(number, granted))
 
     def forget(self, talk: Talk) -> None:
+        """Some frames of it may still be on their way; more than some are a flood."""
         self._talks.pop(talk.number, None)
+        self._strays = max(0, self._strays - _STRAYS_EACH)
 
     async def ping(self, timeout_s: float) -> float:
         """Seconds until the guest's agent answered. Raises `SandboxGone`, or `TimeoutError`."""
@@ -257,7 +270,7 @@ class Link:
         while not self.about:
             for frame in self._decoder.feed(data or await self._some()):
                 if self.about:
-                    self._take(frame)
+                    self._early.append(frame)  # nobody has said yet what is to be done with it
                 elif frame.kind == frames.NOTE and frame.channel == 0:
                     self.about = self._checked(frames.content(frame.payload))
                 else:
@@ -289,6 +302,8 @@ class Link:
     async def read(self) -> None:
         """Take frames until the guest is gone."""
         try:
+            while self._early:
+                self._take(self._early.popleft())
             while data := await self._reader.read(_READ):
                 for frame in self._decoder.feed(data):
                     self._take(frame)
