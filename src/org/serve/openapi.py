@@ -2,6 +2,236 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
-DESCRIPTION: dict[str, Any] = {}
+from org import __version__
+
+Schema: TypeAlias = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+WHOLE: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+YES_NO: Schema = {"type": "boolean"}
+
+
+def _object(*optional: str, **fields: Schema) -> Schema:
+    """An object with these fields, all of them required but those named first."""
+    required = [name for name in fields if name not in optional]
+    made: Schema = {"type": "object", "properties": fields, "additionalProperties": False}
+    return made | ({"required": required} if required else {})
+
+
+def _list(of: Schema) -> Schema:
+    return {"type": "array", "items": of}
+
+
+def _nullable(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(about: str, schema: Schema) -> Schema:
+    return {"description": about, "content": {"application/json": {"schema": schema}}}
+
+
+def _body(schema: Schema) -> Schema:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _in(place: str, name: str, schema: Schema, about: str = "") -> Schema:
+    made = {"in": place, "name": name, "schema": schema, "required": place == "path"}
+    return made | ({"description": about} if about else {})
+
+
+REFUSALS = {
+    400: "the request is no JSON, or no HTTP",
+    401: "the token is missing or wrong",
+    403: "a request of another page",
+    404: "no such room",
+    408: "the body did not come in time",
+    409: "another process has the room open, or the name is taken",
+    413: "the body is too long",
+    421: "another host's name",
+    422: "something in the request is off",
+    429: "too many requests",
+    502: "the model server answers with an error",
+    503: "something of this machine is missing, or the server is about to end",
+}
+
+
+def _operation(id: str, about: str, answers: dict[str, Schema], **more: Any) -> Schema:
+    refusals = {str(status): _json(text, _ref("Error")) for status, text in REFUSALS.items()}
+    return {"operationId": id, "summary": about, "responses": answers | refusals, **more}
+
+
+_KEY = TEXT | {"maxLength": 200, "pattern": "^[ -~]*$"}
+_ID = _in("path", "id", TEXT | {"pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}, "the room's id")
+_NAME = _in("path", "name", TEXT | {"pattern": "^[a-z][a-z0-9_-]{0,31}$"}, "who is meant")
+_SEQ = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
+_PARTICIPANT = TEXT | {"description": "`id=profile` or `id=profile:model`, as in `ann=simple:qwen3:8b`"}
+_ROOM = {"200": _json("the room", _ref("Room"))}
+_NEW_ROOM = {"201": _json("the room", _ref("Room"))}
+
+SCHEMAS: dict[str, Schema] = {
+    "Error": _object(error=_object(message=TEXT, hint=TEXT)),
+    "Event": {
+        "type": "object",
+        "properties": {"v": WHOLE, "type": TEXT},
+        "required": ["v", "type"],
+        "description": "one event; its other fields depend on its type",
+    },
+    "Listed": _object(
+        id=TEXT,
+        created=NUMBER,
+        last=NUMBER,
+        messages=WHOLE,
+        members=_list(TEXT),
+        open=YES_NO,
+        busy=TEXT,
+        problem=TEXT,
+    ),
+    "Room": _object(
+        id=TEXT,
+        seq=WHOLE,
+        open=YES_NO,
+        busy=TEXT,
+        place=TEXT,
+        participants=_list(
+            _object(name=TEXT, profile=TEXT, model=TEXT, mode=TEXT, unread=WHOLE, tokens=WHOLE)
+        ),
+        people=_list(_object(name=TEXT, mode=TEXT)),
+        limits=_nullable(_object(turns=WHOLE, seconds=NUMBER, tokens=WHOLE, tools=WHOLE)),
+        usage=_object(prompt=WHOLE, completion=WHOLE, cached=WHOLE),
+        running=_list(_object(participant=TEXT, turn=WHOLE)),
+    ),
+    "Health": _object(
+        status={"enum": ["starting", "serving", "draining"]},
+        commit=TEXT,
+        generation=TEXT,
+        pid=WHOLE,
+        uptime_s=NUMBER,
+        model_reachable=_nullable(YES_NO),
+        nonce=TEXT,
+    ),
+}
+
+PATHS: dict[str, dict[str, Schema]] = {
+    "/health": {
+        "get": _operation(
+            "health",
+            "how the server is",
+            {"200": _json("at once", _ref("Health"))},
+            parameters=[_in("query", "nonce", TEXT, "given back")],
+            security=[],
+        )
+    },
+    "/login": {
+        "post": _operation("login", "a cookie for the token", {"204": {"description": "the cookie is set"}})
+    },
+    "/metrics": {
+        "get": _operation(
+            "metrics",
+            "figures, in Prometheus' text format",
+            {"200": {"description": "figures", "content": {"text/plain": {"schema": TEXT}}}},
+        )
+    },
+    "/rooms": {
+        "get": _operation(
+            "rooms", "the rooms there are", {"200": _json("rooms", _object(rooms=_list(_ref("Listed"))))}
+        ),
+        "post": _operation(
+            "create",
+            "make a room",
+            _NEW_ROOM,
+            requestBody=_body(_object("id", "participants", id=TEXT, participants=_list(_PARTICIPANT))),
+        ),
+    },
+    "/rooms/{id}": {"get": _operation("room", "who is in a room, and what runs", _ROOM, parameters=[_ID])},
+    "/rooms/{id}/messages": {
+        "post": _operation(
+            "post",
+            "say something; the answers come over the event stream",
+            {"202": _json("the ids of what it became", _object(messages=_list(WHOLE)))},
+            parameters=[_ID, _in("header", "Idempotency-Key", _KEY, "the same key posts once")],
+            requestBody=_body(_object("sender", text=TEXT, sender=TEXT)),
+        )
+    },
+    "/rooms/{id}/events": {
+        "get": _operation(
+            "events",
+            "what happens, as it happens",
+            {
+                "200": {
+                    "description": "an event stream without end; each `data` is an Event",
+                    "content": {"text/event-stream": {"schema": TEXT}},
+                }
+            },
+            parameters=[
+                _ID,
+                _in("query", "after", _SEQ, "the event after which it begins"),
+                _in("header", "Last-Event-ID", _SEQ, "the same, and goes first"),
+            ],
+        )
+    },
+    "/rooms/{id}/interrupt": {
+        "post": _operation(
+            "interrupt",
+            "stop what runs",
+            {"200": _json("whether anything ran", _object(interrupted=YES_NO))},
+            parameters=[_ID],
+        )
+    },
+    "/rooms/{id}/transcript": {
+        "get": _operation(
+            "transcript",
+            "the events that were not undone",
+            {
+                "200": {
+                    "description": "events, or Markdown",
+                    "content": {
+                        "application/json": {
+                            "schema": _object(room=TEXT, seq=WHOLE, events=_list(_ref("Event")))
+                        },
+                        "text/markdown": {"schema": TEXT},
+                    },
+                }
+            },
+            parameters=[_ID, _in("query", "format", {"enum": ["json", "md"]})],
+        )
+    },
+    "/rooms/{id}/members": {
+        "post": _operation(
+            "enter",
+            "let a participant or a person in",
+            _NEW_ROOM,
+            parameters=[_ID],
+            requestBody=_body({"oneOf": [_object(participant=_PARTICIPANT), _object(person=TEXT)]}),
+        )
+    },
+    "/rooms/{id}/members/{name}": {
+        "delete": _operation("leave", "send a participant out", _ROOM, parameters=[_ID, _NAME])
+    },
+    "/rooms/{id}/members/{name}/mode": {
+        "put": _operation(
+            "set_mode",
+            "set whom somebody speaks to",
+            {"200": _json("the mode", _object(mode=TEXT))},
+            parameters=[_ID, _NAME],
+            requestBody=_body(_object(mode=TEXT | {"description": "`group`, `direct:NAME` or `file:PATH`"})),
+        )
+    },
+}
+
+DESCRIPTION: Schema = {
+    "openapi": "3.1.0",
+    "info": {"title": "org", "version": __version__, "summary": "A room of people and language models."},
+    "paths": PATHS,
+    "components": {
+        "schemas": SCHEMAS,
+        "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+    },
+    "security": [{"token": []}],
+}
