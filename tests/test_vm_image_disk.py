@@ -93,3 +93,41 @@ async def test_what_is_neither_is_refused(tmp_path: Path, content: bytes) -> Non
     path.write_bytes(content)
     with pytest.raises(UsageError):
         await adopt._drives(path, ImageFolder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"x", bytes(100), b"x" + bytes(5 << 20), bytes((2 << 20) + 7) + b"end"]
+)
+def test_zeros_and_holes_are_alike(tmp_path: Path, data: bytes) -> None:
+    dense, sparse = tmp_path / "dense", tmp_path / "sparse"
+    dense.write_bytes(data)
+    disk.make_sparse(sparse, len(data))
+    with sparse.open("r+b") as file:
+        for at in range(len(data)):
+            if data[at]:
+                file.seek(at)
+                file.write(data[at : at + 1])
+    assert adopt._sum(dense) == adopt._sum(sparse)
+    assert list(disk.chunks(dense)) == list(disk.chunks(sparse))
+
+
+def test_different_files_have_different_sums(tmp_path: Path) -> None:
+    contents = [
+        b"",
+        bytes(1),
+        bytes(2),
+        b"x",
+        bytes(1 << 20) + b"x",
+        bytes(2 << 20) + b"x",
+        b"x" + bytes(1 << 20),
+    ]
+    sums = set()
+    for content in contents:
+        (tmp_path / "file").write_bytes(content)
+        sums.add(adopt._sum(tmp_path / "file"))
+    assert len(sums) == len(contents)
+
+
+def test_a_file_that_cannot_be_read_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        adopt._sum(tmp_path / "none")

@@ -31,7 +31,8 @@ def main() -> None:
     # Without its agent nobody reaches the machine: it ends, for its supervisor to see.
     sys.stdout.write(f"org-boot: the agent ended with status {os.waitstatus_to_exitcode(status)}\n")
     sys.stdout.flush()
-    for key in "suo":  # write everything out, mount read-only, power off
+    os.sync()
+    for key in "uo":  # mount read-only, power off: asked for, and done in the kernel's own time
         _write("/proc/sysrq-trigger", key)
     signal.pause()
 

@@ -31,7 +31,7 @@ async def import_image(cache: Path, path: Path, *, base: Image, on_progress: OnP
     `UsageError` for a file that is none of these kinds, `EnvironmentProblem` when it cannot be used.
     """
     async with store.making(cache, f"imports {path.name}", on_progress):
-        on_progress(Progress("reading the file", bytes_total=path.stat().st_size))
+        on_progress(Progress("reading the file"))
         digest = await asyncio.to_thread(_sum, path)
         key = hashlib.sha256(f"{digest} {base.key} {store.recipe_sum(base.arch)}".encode()).hexdigest()[:24]
         known = store.read_image(store.folder_of(cache, key))
@@ -57,9 +57,13 @@ async def import_image(cache: Path, path: Path, *, base: Image, on_progress: OnP
 
 
 def _sum(path: Path) -> str:
+    """What identifies the content of a file, however its holes lie. Raises `UsageError`."""
+    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(b"%d" % path.stat().st_size)
+        for position, chunk in disk.chunks(path):
+            digest.update(b"%d:" % position + chunk)
+        return digest.hexdigest()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,16 +57,36 @@ def make_sparse(path: Path, size: int) -> None:
         file.truncate(size)
 
 
+def chunks(path: Path, offset: int = 0, length: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """What a file holds but zeros, from `offset` on, as (position from there, up to `_CHUNK` bytes).
+
+    Holes are passed over without reading them.
+    """
+    zeros = bytes(_CHUNK)
+    with path.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size if length is None else offset + length
+        at = offset
+        while at < end:
+            try:
+                data = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole to the end
+                    return
+                raise
+            # Chunks begin at the same places however the holes lie.
+            at = max(at, data - (data - offset) % _CHUNK)
+            chunk = os.pread(file.fileno(), min(_CHUNK, end - at), at)
+            if not chunk:
+                return
+            if chunk != zeros[: len(chunk)]:
+                yield at - offset, chunk
+            at += len(chunk)
+
+
 def copy_sparse(source: Path, target: Path, offset: int, length: int) -> None:
     """Copy `length` bytes from `offset` on to a new file, leaving holes where there are zeros."""
-    zeros = bytes(_CHUNK)
-    with source.open("rb") as reading, target.open("xb") as writing:
-        reading.seek(offset)
-        left = length
-        while left and (chunk := reading.read(min(_CHUNK, left))):
-            left -= len(chunk)
-            if chunk == zeros[: len(chunk)]:
-                writing.seek(len(chunk), 1)
-            else:
-                writing.write(chunk)
-        writing.truncate(length)
+    with target.open("xb") as file:
+        for position, chunk in chunks(source, offset, length):
+            file.seek(position)
+            file.write(chunk)
+        file.truncate(length)
