@@ -272,7 +272,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_memory_stays_within_four_times_the_text(unit: str) -> None:
-    text = unit * ((1 << 17) // len(unit))
+    text = unit * ((1 << 18) // len(unit))
     streamed(text[:1000], [16])  # what is compiled once does not count
     tracemalloc.start()
     stream = ToolCallStream(TOOLS)

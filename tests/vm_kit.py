@@ -20,7 +20,7 @@ from org.sandbox.vm.link import linked
 SOURCE = Path(__file__).parent.parent / "src/org/sandbox/vm"
 # The one of Debian, where there is one: somebody without rights can read its library.
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
-NOBODY = "65534"
+NOBODY = "65534" if os.geteuid() == 0 else str(os.geteuid())
 
 
 @contextmanager
@@ -62,10 +62,13 @@ class Guest:
 
 
 @asynccontextmanager
-async def agent() -> AsyncIterator[Guest]:
+async def agent(user: int | None = None) -> AsyncIterator[Guest]:
+    """An agent; with `user` it runs as that one, and can enforce what that one may."""
     with open_folder() as folder:
         path = folder / "ctl"
-        async with _running([str(SOURCE / "agent.py"), f"ctl={path}", "net="], path) as process:
+        if user is not None:
+            os.chown(folder, user, user)
+        async with _running([str(SOURCE / "agent.py"), f"ctl={path}", "net="], path, user) as process:
             yield Guest(process, path, folder)
 
 
@@ -80,11 +83,13 @@ async def relay(model: int, inbound: Sequence[int] = ()) -> AsyncIterator[Guest]
 
 
 @asynccontextmanager
-async def _running(words: Sequence[str], path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(PYTHON, "-S", *words)
+async def _running(
+    words: Sequence[str], path: Path, user: int | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(PYTHON, "-S", "-B", *words, user=user, group=user)
     try:
         async with asyncio.timeout(30):
-            while not await _listens(path):
+            while not _listens(path):
                 assert process.returncode is None
                 await asyncio.sleep(0.005)
         yield process
@@ -92,13 +97,21 @@ async def _running(words: Sequence[str], path: Path) -> AsyncIterator[asyncio.su
         if process.returncode is None:
             process.send_signal(signal.SIGCONT)
             process.terminate()
+        _end_families(process.pid)  # those of an agent that a test killed
         async with asyncio.timeout(30):
             await process.wait()
 
 
-async def _listens(path: Path) -> bool:
+def _end_families(agent: int) -> None:
+    """What stays in the cgroups of an agent that was killed: nobody is there to end it."""
+    for folder in Path("/sys/fs/cgroup").glob(f"**/org-{agent}/*/cgroup.kill"):
+        folder.write_text("1")
+
+
+def _listens(path: Path) -> bool:
     """Whether somebody listens there; to try it out would be a connection."""
-    return str(path) in Path("/proc/net/unix").read_text()
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    return any(line.endswith(f" {path}") and line.split()[3] == "00010000" for line in lines)
 
 
 def free_port() -> int:

@@ -143,7 +143,7 @@ class Candidate:
                 self._broken = scanner.state is State.BROKEN
                 self._move(scanner.end)
                 at = scanner.end - base
-                if at < 0:  # it broke off before the window: no closing mark can follow
+                if _before_prose(scanner):  # no closing mark can follow
                     return self._outcome(window, base)
             step = self._tail(window, at, base, final)
             if step is None:
@@ -157,6 +157,12 @@ class Candidate:
         """Whether it looked at all of the text and gave most of it back."""
         last = self._items[-1].scanner if self._items else None
         return isinstance(last, TaggedScanner) and last.gave_up
+
+    @property
+    def cost(self) -> int:
+        """What it took to read it, in calls of an ordinary kind."""
+        failed = self._scanner is not None and self._scanner.state is State.FAILED
+        return max(1, len(self._items)) + (10 if failed else 0)
 
     def _tail(self, window: str, at: int, base: int, final: bool) -> int | None:
         """After arguments: one more closing mark, or the opening of one more call. The position to
@@ -191,7 +197,7 @@ class Candidate:
 
     def _outcome(self, window: str, base: int, cut: Scanner | None = None) -> Outcome:
         end = self._end if cut is None else base + len(window)
-        text = self.kept.text() + window[max(0, self.start - base) : max(0, end - base)]
+        text = self.kept.text()[: end - self.start] + window[max(0, self.start - base) : max(0, end - base)]
         name = self.row.format.name
         calls: list[Found] = []
         reasons: list[str] = []
@@ -204,7 +210,7 @@ class Candidate:
                 continue
             if item.scanner.state is not State.BROKEN or text[item.scanner.end - self.start :].strip():
                 calls += found
-            elif not window[max(0, end - base) : max(0, end - base) + _NEAR].strip():
+            elif not (_before_prose(item.scanner) or window[end - base : end - base + _NEAR].strip()):
                 if self._lacking(found):  # the text ends here, and more was to come
                     end = base + len(window)
                     incomplete.append(Incomplete(item.name, name, (self.start, end)))
@@ -331,3 +337,7 @@ class Candidate:
         if self._lacking(calls):
             raise _CutOffError(name, before)
         return calls
+
+
+def _before_prose(scanner: Scanner) -> bool:
+    return isinstance(scanner, BracketScanner) and scanner.before_prose

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,7 +73,13 @@ def _json_with_bad_escapes(text: str) -> Any:
 def _python_literal(text: str) -> Any:
     if not lazy(_PYTHON_SIGN).search(text):
         raise ValueError("nothing of Python in it")
-    return _plain(ast.literal_eval(lazy(_ESCAPE, re.DOTALL).sub(_for_python, text)))
+    return _plain(ast.literal_eval(_parsed(lazy(_ESCAPE, re.DOTALL).sub(_for_python, text))))
+
+
+def _parsed(source: str) -> ast.expr:
+    with warnings.catch_warnings():  # of the model's Python, which is of no interest
+        warnings.simplefilter("ignore")
+        return ast.parse(source, mode="eval").body
 
 
 def _plain(value: Any) -> Any:
@@ -192,7 +199,7 @@ def decode_python(text: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
         raise ValueError("too long for Python")
     source = lazy(_PYTHON_ESCAPE, re.DOTALL).sub(lambda m: m[0] if m[1] else "\\" + m[0], text.strip())
     try:
-        tree = ast.parse(source, mode="eval").body
+        tree = _parsed(source)
     except (SyntaxError, RecursionError, MemoryError, ValueError):
         tree = _parse_with_raw_newlines(source)
     nodes = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
@@ -214,7 +221,7 @@ def _parse_with_raw_newlines(source: str) -> ast.expr:
         at = found.end()
     parts.append(lazy(_PYTHON_WORD).sub(lambda m: _PYTHON_NAME[m[0]], source[at:]))
     try:
-        return ast.parse("".join(parts), mode="eval").body
+        return _parsed("".join(parts))
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError("not a Python call") from error
 

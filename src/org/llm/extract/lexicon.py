@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from org.llm.extract.formats import END_TOKENS, FORMATS, TOOL_CODE, Format
+from org.llm.extract.formats import END_TOKENS, FORMATS, THINKING, TOOL_CODE, Format
 from org.llm.extract.patterns import (
     BLANK,
     Element,
@@ -22,6 +22,7 @@ from org.llm.extract.patterns import (
 )
 
 _PREFIX_LETTERS = "fdta"  # functions., default_api., tools., api.
+_FEW = 6  # openings with the same first character that are told apart already by the trigger
 
 
 @dataclass(frozen=True)
@@ -156,27 +157,40 @@ def _expanded(elements: tuple[Element, ...], names: tuple[str, ...]) -> tuple[El
 
 
 def _trigger(names: tuple[str, ...]) -> str:
-    """Where a call, a block of code or other data may begin. Each branch starts with a literal
-    character, which lets `re` skip everything else at the speed of a table look-up."""
+    """Where a call, thinking, a block of code or other data may begin. Each branch starts with a
+    literal character, which lets `re` skip everything else at the speed of a table look-up."""
+    marks = {mark for row in THINKING for mark in row}
+    marks |= {literal.replace("{tool}", name) for f in FORMATS for literal in f.open for name in names}
+    by_first: dict[str, set[str]] = {}
+    for mark in marks:
+        by_first.setdefault(mark[0], set()).add(mark[1:])
+    seconds = _seconds(by_first.pop("[")) | {name[0] for name in names} | set(_PREFIX_LETTERS) | {"{", '"'}
+    branches = [
+        _object_start(by_first.pop("{")),
+        rf"\[(?=\s{{0,40}}(?:{_one_of(seconds)}|\Z))",
+        r"`(?=``|`?\Z)",
+        r"~(?=~~|~?\Z)",
+    ]
+    for first, rests in sorted(by_first.items()):
+        if len(rests) > _FEW:
+            branches.append(f"{re.escape(first)}(?={_one_of(_seconds(rests))}|\\Z)")
+        else:
+            branches += [
+                f"{re.escape(first)}(?={re.escape(rest)}|{beginnings(rest)}\\Z)" for rest in sorted(rests)
+            ]
+    return "|".join(branches)
 
-    def word(text: str) -> str:
-        return f"{re.escape(text[0])}(?={re.escape(text[1:])}|{beginnings(text[1:])}\\Z)"
 
-    letters = re.escape("".join(sorted({name[0] for name in names} | set(_PREFIX_LETTERS))))
-    called = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    return "|".join(
-        (
-            r"""\{(?=\s{0,40}(?:["'“‘\\]{1,3}(?:[\w$]|\Z)|\{(?:["'\\]|\Z)|name\b|tool|function|action\b|arguments\b|parameters\b|type\b|[a-z_]{0,12}\Z))""",
-            rf"""\[(?=\s{{0,40}}(?:[{{"T/{letters}]|\Z))""",
-            r"<(?=[A-Za-z/]|[|｜](?:[A-Za-z]|\Z)|\Z)",
-            r"`(?=``|`?\Z)",
-            r"~(?=~~|~?\Z)",
-            word('"tool_calls"'),
-            word("'tool_calls'"),
-            word("Action:"),
-            word("**Action:"),
-            word("functools"),
-            word(">>>"),
-            rf"@(?=(?:{called})|[\w.\-]{{0,{max(map(len, names))}}}\Z)",
-        )
-    )
+def _object_start(rests: set[str]) -> str:
+    """An opening brace before a quoted key, one of the usual keys, or another brace of the table."""
+    keys = r"name\b|tool|function|action\b|arguments\b|parameters\b|type\b|[a-z_]{0,12}\Z"
+    doubled = r"|\{(?:[\"'\\]|\Z)" if "{" in rests else ""
+    return rf"\{{(?=\s{{0,40}}(?:[\"'“‘\\]{{1,3}}(?:[\w$]|\Z)|{keys}{doubled}))"
+
+
+def _seconds(rests: set[str]) -> set[str]:
+    return {rest[0] for rest in rests if rest}
+
+
+def _one_of(characters: set[str]) -> str:
+    return "[" + "".join(map(re.escape, sorted(characters))) + "]"

@@ -16,7 +16,7 @@ from org.llm.extract.patterns import BLANK, MORE, Pattern, beginnings, either, l
 
 MAX_DEPTH = 64
 MAX_SPAN = 1 << 23  # characters; a longer text is no call
-MAX_ARGUMENTS = 256
+MAX_ARGUMENTS = 100
 
 
 class State(Enum):
@@ -74,6 +74,7 @@ class BracketScanner:
         self.state = State.MORE
         self.end = start
         self.items_end = 0  # the end of the last whole object in a list of calls ...
+        self.before_prose = False  # it is broken because words follow
         self.items_open = ""  # ... and the brackets that are open there
         self._start = start
         self._python = python
@@ -153,6 +154,7 @@ class BracketScanner:
         if word:
             if word[0].isalpha() and not self._python and self._prose_may_follow():
                 self._finish(State.BROKEN, self._value_end - self._base)
+                self.before_prose = True
                 return at
             self._last = word[-1]
         if word or found:

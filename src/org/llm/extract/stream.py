@@ -34,6 +34,7 @@ _BATCH = 256  # pieces that go straight through are joined at a time
 _INDENT = 64
 _PATIENCE = 50_000  # places that are looked at ...
 _MAX_CANDIDATES = 1_000  # ... or calls and look-alikes that are read to their end
+_MAX_FAILURES = 100  # ... or data that is nested too deep
 _MAX_GIVEN_UP = 4
 _LONGEST_FENCE = 16
 _DATA_HEAD = 300
@@ -385,7 +386,6 @@ class ToolCallStream:
 
     def _start(self, row: Row, head: re.Match[str]) -> None:
         start = self._base + self._pos
-        self._patience -= _PATIENCE // _MAX_CANDIDATES
         before, patient = self._before(self._pos), self._given_up < _MAX_GIVEN_UP
         self._candidate = Candidate(row, self._box, head, start, self._base, before, patient=patient)
         self._at = self._candidate.position - self._base
@@ -397,6 +397,7 @@ class ToolCallStream:
             return False
         self._candidate = None
         self._given_up += candidate.gave_up
+        self._patience -= candidate.cost * (_PATIENCE // _MAX_CANDIDATES)
         if candidate.kept.length:
             self._buffer, self._base = candidate.kept.text() + self._buffer, candidate.start
         self._conclude(candidate, outcome)
@@ -448,7 +449,10 @@ class ToolCallStream:
         if data.scanner.state is State.MORE:
             return False
         if data.name:
-            self._refuse((data.start, self._base + self._pos), "json", f"no tool is called `{data.name}`")
+            end = data.scanner.end if data.scanner.state is State.BROKEN else self._base + self._pos
+            self._refuse((data.start, end), "json", f"no tool is called `{data.name}`")
+        if data.scanner.state is State.FAILED:
+            self._patience -= _PATIENCE // _MAX_FAILURES
         self._data = None
         return True
 
