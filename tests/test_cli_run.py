@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli_kit import Desk
 from command import Home
 from engine import Engine
 from org.errors import ExitCode
@@ -113,3 +114,16 @@ def test_a_room_can_be_gone_on_in(home: Home) -> None:
     assert first.stdout == "Hello, world. This is plain text, in small pieces.\n"
     assert again.stdout == "And hello again.\n"
     assert home.run("run", "--room", "talk", "three").returncode == ExitCode.USAGE
+
+
+def test_without_a_sandbox_and_without_an_input(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = Desk(tmp_path, monkeypatch, capsys)
+    desk.home.roster({"guide": ("simple", "hello")})
+    monkeypatch.setattr("org.sandbox.bubblewrap.shutil.which", lambda *args, **kwargs: None)
+    monkeypatch.setattr("sys.stdin", None)  # as after `<&-`
+    said = desk.org("run", "--base", engine.base_url, "-m", engine.model, "hi")
+    assert (said.code, said.out) == (0, "Hello, world. This is plain text, in small pieces.\n")
+    place = "nowhere: `bwrap` is not installed (`apt-get install bubblewrap`)"
+    assert said.err.splitlines()[0] == f"warning: commands run {place}"

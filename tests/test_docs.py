@@ -26,6 +26,7 @@ from org.config.files import parse_file
 from org.config.schema import KEYS, MEMBER_KEYS
 from org.errors import ExitCode
 from org.lock import ChannelLock
+from org.sandbox.bubblewrap import WORKSPACE
 
 REPO = Path(__file__).resolve().parent.parent
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md")])
@@ -98,6 +99,12 @@ async def test_the_room_with_models(
     assert "Posted(message=Message(id=2, sender='coder'" in capsys.readouterr().out
 
 
+async def test_the_room_that_is_kept(tmp_path: Path) -> None:
+    say = example("RoomJournal")["say"]
+    assert await say(tmp_path / "room", "one") == ["one", "one"]
+    assert await say(tmp_path / "room", "two") == ["one", "one", "two", "two"]
+
+
 @pytest.mark.engine
 async def test_the_completion(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     answer = await example("async def ask")["ask"](engine.base_url, engine.model, "What do you do?")
@@ -117,7 +124,7 @@ async def test_the_lock() -> None:
 
 
 def test_there_is_no_example_that_none_of_these_runs() -> None:
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
 
 
 # -- what is named is there
@@ -183,7 +190,8 @@ def test_options_named_alone_exist() -> None:
 
 
 def test_slash_commands_exist() -> None:
-    found = [(page, span) for page, span in in_pages(r"/[a-z]+( |$)") if not Path(span).exists()]
+    folders = ["/tmp", WORKSPACE]
+    found = [(page, span) for page, span in in_pages(r"/[a-z]+( |$)") if span not in folders]
     assert {span.split()[0][1:] for _, span in found} <= COMMANDS.keys()
     assert len(found) > 3
 

@@ -69,7 +69,7 @@ def run(argv: list[str]) -> int:
         room=args.resume or args.room,
         resume=bool(args.resume),
         folder=args.folder and args.folder.resolve(),
-        ask=confirm if sys.stdin.isatty() and sys.stderr.isatty() else None,
+        ask=confirm if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() else None,
         unsafe_local=args.unsafe_local,
         progress=lambda note: print(f"{note} …", file=sys.stderr),
     )
@@ -80,6 +80,8 @@ async def _say(settings: Settings, opening: Opening, text: str, *, as_json: bool
     if not opening.resume:
         settings = replace(settings, model=await choose_model(settings, interactive=opening.ask is not None))
     async with open_session(settings, opening) as session:
+        if session.sandbox is None:
+            sys.stderr.write(f"warning: commands run {session.place}\n")
         with ExitStack() as stack:
             if as_json:
                 session.room.observe(lambda event: print_json(event, sys.stdout))
