@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from archive_kit import DATA, Server, serving
 from org.errors import EnvironmentProblem
 from org.sandbox.vm.image.fetch import Stopped, Wanted, fetch_all, fetch_text
-
-DATA = bytes(range(256)) * 2000
-
-
-@dataclass
-class Server:
-    """Serves `files`. `cut` ends the first answers after so many bytes; `ranges` says whether parts
-    may be asked for; `asked` keeps the paths and ranges."""
-
-    address: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)
-    cut: list[int] = field(default_factory=list)
-    ranges: bool = True
-    asked: list[tuple[str, str]] = field(default_factory=list)
-
-    def wanted(self, name: str, path: Path, data: bytes = DATA) -> Wanted:
-        return Wanted(f"{self.address}/{name}", len(data), hashlib.sha256(data).hexdigest(), path)
 
 
 class Counter:
@@ -44,35 +25,8 @@ class Counter:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    serves = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range", "")
-            serves.asked.append((self.path, asked))
-            data = serves.files.get(self.path[1:])
-            if data is None:
-                self.send_error(404)
-                return
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and serves.ranges else 0
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(data) - start))
-            self.end_headers()
-            end = start + serves.cut.pop(0) if serves.cut else len(data)
-            self.wfile.write(data[start:end])
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nobody reads it."""
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    listening.daemon_threads = False
-    serves.address = f"http://127.0.0.1:{listening.server_port}"
-    thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
-    thread.start()
-    yield serves
-    listening.shutdown()
-    thread.join()
-    listening.server_close()
+    with serving() as running:
+        yield running
 
 
 def fetch(*wanted: Wanted) -> Counter:

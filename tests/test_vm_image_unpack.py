@@ -2,63 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import lzma
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from archive_kit import deb
 from org.errors import EnvironmentProblem
 from org.sandbox.vm.image import parts
 from org.sandbox.vm.image.unpack import RootTar, members
-
-CONTROL = "Package: {name}\nVersion: 1\nArchitecture: amd64\n{more}Description: x\n y\n"
-
-
-def tar_of(files: Mapping[str, bytes | str], modes: Mapping[str, int] | None = None) -> bytes:
-    """A tar: bytes make a file, a text that begins with `->` a symbolic link, with `=>` a hard link,
-    an empty text a folder."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.mode = (modes or {}).get(name, 0o644)
-            if isinstance(content, bytes):
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-                continue
-            info.type = {"->": tarfile.SYMTYPE, "=>": tarfile.LNKTYPE, "": tarfile.DIRTYPE}[content[:2]]
-            info.linkname = content[2:]
-            tar.addfile(info)
-    return out.getvalue()
-
-
-def deb(
-    folder: Path,
-    name: str,
-    files: Mapping[str, bytes | str],
-    control: Mapping[str, bytes] | None = None,
-    more: str = "",
-) -> Path:
-    """A package `name` with these files."""
-    scripts: dict[str, bytes | str] = {"./control": CONTROL.format(name=name, more=more).encode()}
-    scripts |= {f"./{key}": value for key, value in (control or {}).items()}
-    parts_ = {
-        "debian-binary": b"2.0\n",
-        "control.tar.gz": gzip.compress(tar_of(scripts, {"./postinst": 0o755})),
-        "data.tar.xz": lzma.compress(tar_of(files)),
-    }
-    path = folder / f"{name}.deb"
-    with path.open("wb") as file:
-        file.write(b"!<arch>\n")
-        for key, data in parts_.items():
-            file.write(f"{key:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode())
-            file.write(data + b"\n" * (len(data) % 2))
-    return path
 
 
 def unpacked(tmp_path: Path, *debs: Path, state: str = "unpacked") -> dict[str, tarfile.TarInfo]:
