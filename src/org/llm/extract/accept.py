@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from org.llm.extract.decode import decode
+from org.llm.extract.formats import PARALLEL
 from org.llm.extract.patterns import lazy
 
 
@@ -155,6 +156,9 @@ def _calls_in_object(value: Mapping[str, Any], box: Toolbox, *, strict: bool) ->
         if not strict and only in box.tools and isinstance(value[only], Mapping):
             return [Found(only, dict(value[only]))]
         raise Refused("an object that names no tool")
+    inner = value.get(arguments_key)
+    if value[name_key] == PARALLEL and isinstance(inner, Mapping):
+        return calls_in(inner, box, strict=False)
     tool = box.named(value[name_key])
     if not arguments_key:
         if strict or tool.required:
@@ -165,21 +169,13 @@ def _calls_in_object(value: Mapping[str, Any], box: Toolbox, *, strict: bool) ->
     arguments = arguments_of(
         value[arguments_key], tool, plain=arguments_key in ("action_input", "tool_input")
     )
-    return _parallel(tool, arguments, box)
+    if "properties" not in tool.properties and is_schema({"parameters": arguments}):
+        raise Refused("a tool's schema")
+    return [Found(tool.name, arguments)]
 
 
 def _name_key(value: Mapping[str, Any]) -> str:
     return next((key for key in _NAMES if isinstance(value.get(key), str)), "")
-
-
-def _parallel(tool: Declared, arguments: dict[str, Any], box: Toolbox) -> list[Found]:
-    _no_schema(tool, arguments)
-    return [Found(tool.name, arguments)]
-
-
-def _no_schema(tool: Declared, arguments: Mapping[str, Any]) -> None:
-    if "properties" not in tool.properties and is_schema({"parameters": arguments}):
-        raise Refused("a tool's schema")
 
 
 def is_schema(value: Mapping[str, Any]) -> bool:

@@ -59,6 +59,7 @@ OBJECT_START = (BLANK, ahead(r"{"))
 SEPARATED = (BLANK, maybe(either(",", ";")), *JSON_START)
 PREFIX = maybe(either("functions.", "default_api.", "tools.", "api."))
 _JOINED = (BLANK, either(";", ","), *JSON_START)
+PARALLEL = "multi_tool_use.parallel"  # a name under which several calls are made at once
 FENCE = maybe("```", maybe(either("json", "JSON")))
 
 # What may follow a call and is never meant to be read.
@@ -498,7 +499,7 @@ _CALL_OBJECT: tuple[Element, ...] = (
             BLANK,
             ":",
             BLANK,
-            either((QUOTE, BLANK, PREFIX, TOOL, BLANK, QUOTE), ahead("{")),
+            either((QUOTE, BLANK, PREFIX, either(PARALLEL, TOOL), BLANK, QUOTE), ahead("{")),
         ),
         (_OPEN_QUOTE, _OTHER_KEY, _OPEN_QUOTE, BLANK, ":"),
     ),

@@ -411,6 +411,9 @@ class ToolCallStream:
             around = around or "a list of chat messages"
         if not around and self._is_blank_since(self._example[0]):
             around = self._example[1]
+        thought = self._think_end == _HARMONY_END and format.name != "harmony"
+        if thought and self._buffer.endswith(_HARMONY_END, self._pos, end):
+            end -= len(_HARMONY_END)  # it ends the thinking, with the call in it
         if around:
             self._example = (self._base + end, around)
         if outcome.reason or around:
