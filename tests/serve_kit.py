@@ -166,6 +166,10 @@ class Client:
     def send(self, data: bytes) -> None:
         self._writer.write(data)
 
+    def end(self) -> None:
+        """Say that nothing more is sent."""
+        self._writer.write_eof()
+
     async def head(self) -> tuple[int, dict[str, str]]:
         async with asyncio.timeout(DEADLINE_S):
             lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

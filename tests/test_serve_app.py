@@ -125,7 +125,8 @@ async def test_a_body_without_a_length_is_limited_too(tmp_path: Path) -> None:
         ("GET", "/rooms/main/events?after=x", 422),
         ("GET", "/rooms/main/events?after=99", 422),
         ("GET", "/rooms/main/events?after=" + "9" * 5000, 422),
-        ("DELETE", "/rooms/main/members/nobody", 422),
+        ("DELETE", "/rooms/main/members/nobody", 404),
+        ("DELETE", "/rooms/main/members/me", 422),
     ],
 )
 async def test_what_is_not_there(tmp_path: Path, method: str, path: str, status: int) -> None:

@@ -46,8 +46,7 @@ class Api:
         return [
             Route("/health", self._health.endpoint),
             Route("/openapi.json", self.openapi),
-            Route("/rooms", self.rooms),
-            Route("/rooms", self.create, methods=["POST"]),
+            Route("/rooms", self.rooms, methods=["GET", "POST"]),
             Route(room, self.room),
             Route(f"{room}/messages", self.post, methods=["POST"]),
             Route(f"{room}/events", self.events),
@@ -64,14 +63,16 @@ class Api:
     # -- rooms
 
     async def rooms(self, request: Request) -> Response:
+        if request.method == "POST":
+            return await self._create(request)
         rooms = await asyncio.to_thread(self._hub.listing)
         opened = {served.id for served in self._hub.served if served.session is not None}
         return JSONResponse({"rooms": [listed(room, here=room.id in opened) for room in rooms]})
 
-    async def create(self, request: Request) -> Response:
+    async def _create(self, request: Request) -> Response:
         body = await read_object(request, {"id": str, "participants": list})
         members = [_member(text) for text in body.get("participants", ())]
-        served = await self._hub.create(body.get("id", ""), members)
+        served = await self._hub.create(body.get("id"), members)
         return JSONResponse(describe(served), 201, {"Location": f"/rooms/{served.id}"})
 
     async def room(self, request: Request) -> Response:
@@ -138,15 +139,22 @@ class Api:
         return JSONResponse(describe(served), 201)
 
     async def leave(self, request: Request) -> Response:
-        served = await self._hub.open(request.path_params["id"])
-        await served.room.kick(request.path_params["name"])
+        served, name = await self._member_of(request)
+        await served.room.kick(name)
         return JSONResponse(describe(served))
 
     async def set_mode(self, request: Request) -> Response:
         body = await read_object(request, {"mode": str}, required=("mode",))
-        served = await self._hub.open(request.path_params["id"])
-        audience = await served.room.set_mode(request.path_params["name"], body["mode"])
-        return JSONResponse({"mode": str(audience)})
+        served, name = await self._member_of(request)
+        return JSONResponse({"mode": str(await served.room.set_mode(name, body["mode"]))})
+
+    async def _member_of(self, request: Request) -> tuple[Served, str]:
+        """The room, open, and who of it is meant. Raises `Refusal` when nobody there has that name."""
+        served = await self._hub.look(request.path_params["id"])
+        name = request.path_params["name"]
+        if name not in served.state.members:
+            raise Refusal(404, f"nobody here is called `{name[:40]}`", ", ".join(served.state.members))
+        return await self._hub.open(served.id), name
 
 
 class EventStream(Response):

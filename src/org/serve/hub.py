@@ -277,14 +277,14 @@ class Hub:
             else:
                 return served
 
-    async def create(self, room_id: str = "", members: Sequence[Member] = ()) -> Served:
+    async def create(self, room_id: str | None = None, members: Sequence[Member] = ()) -> Served:
         """Open a new room; without an id it takes the next free number, without `members` the roster
         that is configured. Raises `Refusal` when it is there already."""
         self._refuse_when_full()
         settings = replace(self.settings, participants=tuple(members)) if members else self.settings
-        if room_id and room_folder(rooms_of(settings), room_id).exists():
+        if room_id is not None and room_folder(rooms_of(settings), room_id).exists():
             raise Refusal(409, f"the room `{room_id}` exists", f"it is at /rooms/{room_id}")
-        opening = self._open_room(settings, replace(self._opening, room=room_id, resume=False))
+        opening = self._open_room(settings, replace(self._opening, room=room_id or "", resume=False))
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(opening)
             served = Served(session.id, room_folder(rooms_of(settings), session.id))

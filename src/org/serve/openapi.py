@@ -37,8 +37,8 @@ def _json(about: str, schema: Schema) -> Schema:
     return {"description": about, "content": {"application/json": {"schema": schema}}}
 
 
-def _body(schema: Schema) -> Schema:
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
+def _body(schema: Schema, *, required: bool = True) -> Schema:
+    return {"required": required, "content": {"application/json": {"schema": schema}}}
 
 
 def _in(place: str, name: str, schema: Schema, about: str = "") -> Schema:
@@ -68,10 +68,16 @@ def _operation(id: str, about: str, answers: dict[str, Schema], **more: Any) -> 
 
 
 _KEY = TEXT | {"maxLength": 200, "pattern": "^[ -~]*$"}
-_ID = _in("path", "id", TEXT | {"pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}, "the room's id")
-_NAME = _in("path", "name", TEXT | {"pattern": "^[a-z][a-z0-9_-]{0,31}$"}, "who is meant")
+_ROOM_ID = TEXT | {"pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}
+_MEMBER = TEXT | {"pattern": "^[a-z][a-z0-9_-]{0,31}$"}
+_ID = _in("path", "id", _ROOM_ID, "the room's id")
+_NAME = _in("path", "name", _MEMBER, "who is meant")
 _SEQ = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
-_PARTICIPANT = TEXT | {"description": "`id=profile` or `id=profile:model`, as in `ann=simple:qwen3:8b`"}
+_PARTICIPANT = TEXT | {
+    "pattern": "^[a-z][a-z0-9_-]{0,31}=(agent|python|simple)(:.*[^ ].*)?$",
+    "description": "`id=profile` or `id=profile:model`, as in `ann=simple:qwen3:8b`",
+}
+_MODE = TEXT | {"pattern": "^(group|direct:.+|file:.+)$"}
 _ROOM = {"200": _json("the room", _ref("Room"))}
 _NEW_ROOM = {"201": _json("the room", _ref("Room"))}
 
@@ -146,7 +152,9 @@ PATHS: dict[str, dict[str, Schema]] = {
             "create",
             "make a room",
             _NEW_ROOM,
-            requestBody=_body(_object("id", "participants", id=TEXT, participants=_list(_PARTICIPANT))),
+            requestBody=_body(
+                _object("id", "participants", id=_ROOM_ID, participants=_list(_PARTICIPANT)), required=False
+            ),
         ),
     },
     "/rooms/{id}": {"get": _operation("room", "who is in a room, and what runs", _ROOM, parameters=[_ID])},
@@ -156,7 +164,7 @@ PATHS: dict[str, dict[str, Schema]] = {
             "say something; the answers come over the event stream",
             {"202": _json("the ids of what it became", _object(messages=_list(WHOLE)))},
             parameters=[_ID, _in("header", "Idempotency-Key", _KEY, "the same key posts once")],
-            requestBody=_body(_object("sender", text=TEXT, sender=TEXT)),
+            requestBody=_body(_object("sender", text=TEXT, sender=_MEMBER)),
         )
     },
     "/rooms/{id}/events": {
@@ -208,7 +216,7 @@ PATHS: dict[str, dict[str, Schema]] = {
             "let a participant or a person in",
             _NEW_ROOM,
             parameters=[_ID],
-            requestBody=_body({"oneOf": [_object(participant=_PARTICIPANT), _object(person=TEXT)]}),
+            requestBody=_body({"oneOf": [_object(participant=_PARTICIPANT), _object(person=_MEMBER)]}),
         )
     },
     "/rooms/{id}/members/{name}": {
