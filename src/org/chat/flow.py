@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from org.chat.routing import Fence, address_of
 from org.messages import Audience
+
+_DECIDED = re.compile(r'(?:@\S+\s+)+[^@\s]|#file:(?:"[^"]*"|[^"\s]\S*)\s+\S', re.IGNORECASE)
+"""Addresses with a word behind them that is none: nothing that follows can change whom they name."""
 
 HEAD = 200
 """Characters of a line that are held at most to see whether it is an address."""
@@ -47,7 +51,9 @@ class Flow:
 
     def _may_address(self) -> bool:
         head = self._held.lstrip(" ")
-        return not self._fence.open and len(self._held) < HEAD and (not head or head[0] in "@#")
+        if self._fence.open or len(self._held) >= HEAD or (head and head[0] not in "@#"):
+            return False
+        return _DECIDED.match(head) is None
 
     def _release(self) -> list[tuple[Audience | None, str]]:
         held, self._held = self._held, ""

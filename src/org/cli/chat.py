@@ -1,4 +1,4 @@
-"""`org chat`: talk in a room, in a plain terminal."""
+"""`org chat`: talk in a room, on a full screen or line by line."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from org.config import Settings
 from org.errors import ExitCode, OrgError, UsageError
 from org.events import Stopped
 from org.journal import list_rooms
+from org.tui import Asking, run_app
 
 T = TypeVar("T")
 
@@ -37,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--room", metavar="NAME", default="", help="the name of the new room")
     made.add_argument("-r", "--resume", metavar="ROOM", nargs="?", const=LATEST,
                       help="go on in a room (without a name: the newest)")  # fmt: skip
-    made.add_argument("--plain", action="store_true", help="line by line, without a full screen")
+    made.add_argument("--plain", action="store_true", help="line by line; so it is without a terminal, or on "
+                      "a dumb one, and with --debug")  # fmt: skip
     add_room_options(made)
     return made
 
@@ -47,19 +49,23 @@ def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     settings = settings_from(args)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    full = interactive and not args.plain and not args.debug and os.environ.get("TERM", "dumb") != "dumb"
+    asking = Asking()
     for warning in settings.warnings:
         sys.stderr.write(f"warning: {warning}\n")
     opening = Opening(
         room=_room(args, settings),
         resume=args.resume is not None,
         folder=args.folder and args.folder.resolve(),
-        ask=confirm if interactive else None,
+        ask=(asking if full else confirm) if interactive else None,
         unsafe_local=args.unsafe_local,
         progress=lambda text: print(f"{text} …", file=sys.stderr),
     )
     with asyncio.Runner() as runner:
         if not opening.resume:
             settings = replace(settings, model=runner.run(choose_model(settings, interactive=interactive)))
+        if full:
+            return runner.run(_full_screen(settings, opening, asking))
         conversation = Conversation(runner, settings, opening, debug=args.debug)
         return conversation.run(interactive=interactive)
 
@@ -73,6 +79,13 @@ def _room(args: argparse.Namespace, settings: Settings) -> str:
     if not rooms:
         raise UsageError("there is no room to go on in", "`org chat` opens one")
     return max(rooms, key=lambda room: room.last or 0).id
+
+
+async def _full_screen(settings: Settings, opening: Opening, asking: Asking) -> int:
+    async with open_session(settings, opening) as session:
+        code = await run_app(session, asking)
+    print(f"`org chat --resume {session.id}` goes on here")
+    return code
 
 
 class Conversation:

@@ -1,0 +1,429 @@
+"""The full screen of a room: what happens as it happens, and a place to type."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+from textual import on
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.events import Key, TextSelected
+from textual.screen import ModalScreen
+from textual.timer import Timer
+from textual.widgets import Input, TextArea
+
+from org.commands import Quit
+from org.errors import OrgError, UsageError
+from org.events import Delta, Event
+from org.tooling import ToolCall
+from org.tui.completion import aim
+from org.tui.dialogs import Approval, Help, Recall
+from org.tui.link import Link
+from org.tui.panels import Roster, Status, voices
+from org.tui.prompt import Prompt
+from org.tui.scene import Scene
+from org.tui.transcript import Transcript
+from org.tui.typed import Typed
+
+FRAME_S = 1 / 20
+"""How often the screen follows the room at most: all that came meanwhile is drawn at once."""
+
+IDLE_S = 0.1
+"""How often clocks and spinners move while somebody works."""
+
+NOTE_S = 3.0
+"""How long a note stands in the status row."""
+
+WIDE = 100
+"""Columns from which on the roster has a column of its own."""
+
+WELCOME = "Everyone hears you; begin with @name for one alone. F1 shows the keys, Ctrl-C stops a turn."
+HINT = "Enter sends · Ctrl-J new line · F1 help"
+DARK, LIGHT = "textual-dark", "textual-light"
+
+
+class ChatApp(App[None]):
+    """One person in one room. It ends when the person leaves, or raises what broke."""
+
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    * {
+        scrollbar-color: $foreground 25%;
+        scrollbar-color-hover: $foreground 50%;
+        scrollbar-color-active: $primary;
+        scrollbar-background: $background;
+        scrollbar-background-hover: $background;
+        scrollbar-background-active: $background;
+    }
+    #room { height: 1fr; }
+    #below { height: auto; }
+    #finder { height: 1; border: none; padding: 0 1; display: none; background: $foreground 8%; }
+    #finder.-open { display: block; }
+    #who-line { display: none; }
+    .-narrow #who { display: none; }
+    .-narrow #who-line { display: block; }
+    """
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (declared by textual)
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "interrupt", priority=True, show=False),
+        Binding("ctrl+d", "leave", priority=True, show=False),
+        Binding("ctrl+f", "find", priority=True, show=False),
+        Binding("ctrl+o", "unfold", priority=True, show=False),
+        Binding("f1", "keys", priority=True, show=False),
+        Binding("f2", "theme", priority=True, show=False),
+        Binding("pageup", "scroll(-1)", priority=True, show=False),
+        Binding("pagedown", "scroll(1)", priority=True, show=False),
+        Binding("ctrl+home", "edge(-1)", priority=True, show=False),
+        Binding("ctrl+end", "edge(1)", priority=True, show=False),
+    ]
+
+    def __init__(self, link: Link, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._link = link
+        self._clock = clock
+        self._scene = Scene(lambda: link.state().members)
+        self._news: deque[Event] = deque()
+        self._frame: Timer | None = None
+        self._work: set[asyncio.Task[Any]] = set()
+        self._command: asyncio.Task[Any] | None = None
+        self._asking = asyncio.Lock()
+        self._typed = Typed(link.history)
+        self._warned = False
+        self._note_timer: Timer | None = None
+        self._unobserve: Callable[[], None] = lambda: None
+        self.failure: BaseException | None = None
+        """What broke while something was done for the person."""
+        self.theme = LIGHT if _is_light(os.environ.get("COLORFGBG", "")) else DARK
+
+    def compose(self) -> ComposeResult:
+        link = self._link
+        with Horizontal(id="room"):
+            yield Transcript(self._scene, lambda: voices(self._link), self._clock)
+            yield Roster(self._link, self._scene, self._clock, line=False)
+        with Vertical(id="below"):
+            yield Input(id="finder", placeholder="find in the transcript")
+            yield Roster(self._link, self._scene, self._clock, line=True)
+            yield Prompt(self._typed, lambda: list(link.state().members), lambda: list(link.commands))
+            yield Status(self._link, self._scene, self._clock)
+
+    def on_mount(self) -> None:
+        self.query_one(Prompt).focus()
+        self._scene.load(self._link.events(), self._clock())
+        self._unobserve = self._link.observe(self._hear)
+        if not self._scene.blocks:
+            self._scene.add("output", f"{self._link.welcome}\n{WELCOME}", self._link.id)
+        self.set_interval(IDLE_S, self._tick)
+        self._aim()
+
+    def on_unmount(self) -> None:
+        self._unobserve()
+        for task in self._work:
+            task.cancel()
+
+    # -- what happens in the room
+
+    def _hear(self, event: Event) -> None:
+        """Called within the room's own work: take note, and draw soon."""
+        self._news.append(event)
+        if self._frame is None:
+            self._frame = self.set_timer(FRAME_S, self._draw)
+
+    def _draw(self) -> None:
+        self._frame = None
+        self._catch_up()
+        self._refresh()
+        self._aim()
+
+    def _catch_up(self) -> None:
+        """Take what was heard into the scene."""
+        now = self._clock()
+        news = list(self._news)
+        self._news.clear()
+        for event in _joined(news):
+            self._scene.apply(event, now)
+
+    def _refresh(self) -> None:
+        self._room_pane.refresh_scene()
+        for widget in (*self.query(Roster), *self.query(Status)):
+            widget.refresh()
+
+    def _tick(self) -> None:
+        """Clocks and spinners go on while somebody works."""
+        if self._scene.running and self._frame is None:
+            self._refresh()
+
+    # -- what the person does
+
+    @on(Prompt.Sent)
+    def _sent(self, sent: Prompt.Sent) -> None:
+        self._room_pane.scroll_end(animate=False)
+        if sent.text.strip() == "/help":
+            self.action_keys()
+            return
+        task = asyncio.create_task(self._take(sent.text))
+        self._work.add(task)
+        task.add_done_callback(self._done)
+
+    async def _take(self, text: str) -> None:
+        """Do what was typed: a command, or something to say."""
+        line = text.strip()
+        try:
+            done = await self._do(line)
+            if done is None:
+                await self._link.say(text)
+            elif done:
+                self._catch_up()
+                self._scene.add("output", done, line)
+        except Quit:
+            self.exit()
+        except OrgError as error:
+            self._catch_up()
+            self._scene.add("problem", "", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
+            prompt = self.query_one(Prompt)
+            if isinstance(error, UsageError) and not prompt.text:
+                prompt.fill(text)  # nothing came of it: it can be corrected
+        self._refresh()
+
+    async def _do(self, line: str) -> str | None:
+        """The answer of a command; Ctrl-C gives it up."""
+        working = self._command = asyncio.ensure_future(self._link.command(line))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            if not working.cancelled():
+                working.cancel()
+                raise
+            return "stopped"
+        finally:
+            if self._command is working:
+                self._command = None
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failure = error
+            self.exit()
+
+    async def ask(self, participant: str, call: ToolCall) -> bool:
+        """Put a call before the person, one at a time."""
+        async with self._asking:
+            answered: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
+            dialog = Approval(participant, call, self._link.place, self._clock)
+
+            def answer(said: bool | None) -> None:
+                if not answered.done():
+                    answered.set_result(said)
+
+            self.bell()
+            self.push_screen(dialog, answer)
+            try:
+                return bool(await answered)
+            finally:
+                while dialog in self.screen_stack:  # the turn was stopped meanwhile
+                    await self.pop_screen()
+
+    # -- keys
+
+    def action_interrupt(self) -> None:
+        """Stop what runs; when nothing does, clear what is typed; then warn; then leave."""
+        if isinstance(self.screen, Approval):
+            self.screen.dismiss(False)
+        elif isinstance(self.screen, ModalScreen):
+            self.pop_screen()
+            return
+        prompt = self.query_one(Prompt)
+        if self._command is not None:
+            self._command.cancel()
+        elif self._link.interrupt():
+            self._note("stopping …")
+        elif prompt.text:
+            prompt.put_away()
+        elif self._warned:
+            self.exit()
+        else:
+            self._warned = True
+            self._note("Ctrl-C again, or Ctrl-D, leaves the room")
+
+    def action_leave(self) -> None:
+        focused = self.focused
+        if (isinstance(focused, TextArea) and focused.text) or (isinstance(focused, Input) and focused.value):
+            focused.action_delete_right()
+        else:
+            self.exit()
+
+    def action_keys(self) -> None:
+        if not isinstance(self.screen, Help):
+            self.push_screen(Help(self._link.commands))
+
+    def action_theme(self) -> None:
+        self.theme = DARK if self.theme == LIGHT else LIGHT
+        self.call_after_refresh(self._room_pane.repaint)
+
+    def action_unfold(self) -> None:
+        self._room_pane.toggle_all()
+
+    def action_scroll(self, direction: int) -> None:
+        if direction < 0:
+            self._room_pane.scroll_page_up(animate=False)
+        else:
+            self._room_pane.scroll_page_down(animate=False)
+
+    def action_edge(self, direction: int) -> None:
+        if direction < 0:
+            self._room_pane.scroll_home(animate=False)
+        else:
+            self._room_pane.scroll_end(animate=False)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The room's own keys rest while something is asked on top of it."""
+        on_top = isinstance(self.screen, ModalScreen)
+        return not (on_top and action in ("find", "unfold", "keys", "scroll", "edge"))
+
+    def on_key(self, event: Key) -> None:
+        """Keys that nobody took: typing anywhere goes to the prompt; in a search, up and down go on."""
+        if isinstance(self.screen, ModalScreen):
+            return
+        if self.focused is self.query_one("#finder"):
+            if event.key in ("up", "down"):
+                self._find(-1 if event.key == "up" else 1)
+            elif event.key == "escape":
+                self._close_finder()
+        elif event.is_printable and event.character and isinstance(self.focused, Transcript):
+            prompt = self.query_one(Prompt)
+            prompt.focus()
+            prompt.insert(event.character)
+
+    # -- searching
+
+    def action_find(self) -> None:
+        finder = self.query_one("#finder", Input)
+        finder.add_class("-open")
+        finder.focus()
+
+    @on(Input.Changed, "#finder")
+    def _finder_changed(self) -> None:
+        self._find(0)
+
+    @on(Input.Submitted, "#finder")
+    def _finder_submitted(self) -> None:
+        self._find(-1)
+
+    def _find(self, direction: int) -> None:
+        needle = self.query_one("#finder", Input).value
+        at, count = self._room_pane.search(needle, direction)
+        found = (
+            f"{at} of {count} · Up, Down · Esc ends" if count else "not here; `org search` looks in all rooms"
+        )
+        self._note(found if needle else "", seconds=None)
+
+    def _close_finder(self) -> None:
+        finder = self.query_one("#finder", Input)
+        finder.value = ""
+        finder.remove_class("-open")
+        self._room_pane.search("")
+        self._note("")
+        self.query_one(Prompt).focus()
+
+    # -- the prompt
+
+    @on(Prompt.Away)
+    def _away(self) -> None:
+        self._room_pane.focus()
+
+    @on(Transcript.Left)
+    def _back(self) -> None:
+        self.query_one(Prompt).focus()
+
+    @on(Prompt.Recall)
+    def _recall(self) -> None:
+        def take(text: str | None) -> None:
+            if text:
+                self.query_one(Prompt).fill(text)
+
+        self.push_screen(Recall(self._typed.texts), take)
+
+    @on(TextArea.Changed, "#prompt")
+    def _prompt_changed(self) -> None:
+        if self._warned:
+            self._note("")
+        self._aim()
+
+    def _aim(self) -> None:
+        """Show whom what is typed is for."""
+        link, prompt = self._link, self.query_one(Prompt)
+        state = link.state()
+        if link.person not in state.members:
+            return
+        names = {*state.members, *state.gone}
+        found = aim(prompt.text, link.person, names, state.members[link.person].mode, link.place)
+        prompt.set_class(found.kind in ("direct", "file") and not found.wrong, "-private")
+        prompt.set_class(found.wrong, "-wrong")
+        arrow = "✗" if found.wrong else "→"
+        prompt.show_aim(f"{link.person} {arrow} {found.words}", self._hint(prompt))
+
+    def _hint(self, prompt: Prompt) -> str:
+        name = prompt.text[1:].split(" ")[0]
+        if prompt.text.startswith("/") and name in self._link.commands:
+            usage, about = self._link.commands[name]
+            return f"/{name} {usage}".rstrip() + f" · {about}"
+        return prompt.hint() or HINT
+
+    # -- the rest
+
+    @on(TextSelected)
+    def _selected(self) -> None:
+        if text := self.screen.get_selected_text():
+            self.copy_to_clipboard(text)
+
+    def _note(self, text: str, seconds: float | None = NOTE_S) -> None:
+        """Say something in the status row, for a while."""
+        status = self.query_one(Status)
+        status.note = text
+        status.refresh()
+        if self._note_timer is not None:
+            self._note_timer.stop()
+        self._note_timer = self.set_timer(seconds, self._forget) if text and seconds else None
+        if not text:
+            self._warned = False
+
+    def _forget(self) -> None:
+        self._note("")
+
+    @property
+    def _room_pane(self) -> Transcript:
+        return self.query_one(Transcript)
+
+
+def _joined(events: list[Event]) -> list[Event]:
+    """The events with the pieces of each speaker put together, between two of any other kind."""
+    made: list[Event] = []
+    pieces: dict[str, tuple[Literal["text", "reasoning"], list[str]]] = {}
+
+    def close(name: str) -> None:
+        kind, parts = pieces.pop(name)
+        made.append(Delta("".join(parts), kind, name))
+
+    for event in events:
+        if not isinstance(event, Delta):
+            for name in list(pieces):
+                close(name)
+            made.append(event)
+            continue
+        name = event.participant
+        if name in pieces and pieces[name][0] != event.kind:
+            close(name)
+        pieces.setdefault(name, (event.kind, []))[1].append(event.text)
+    for name in list(pieces):
+        close(name)
+    return made
+
+
+def _is_light(colours: str) -> bool:
+    """Whether a terminal that says its colours (`foreground;background`) is a light one."""
+    return colours.rpartition(";")[2] in ("7", "15")
