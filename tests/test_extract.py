@@ -92,8 +92,10 @@ def test_every_format_of_the_table_is_in_the_corpus() -> None:
 def test_half_a_call_is_never_another_call(case: dict[str, Any]) -> None:
     """Wherever the text stops: each call that is found is one of the whole text, or misses only
     arguments that its tool can do without."""
-    if case["id"] in ("react with plain input", "a closing tag inside a value"):
-        return  # plain text has no end of its own; a quoted closing tag could be one
+    if "Action Input: who" in case["text"] or "Action Input: ls" in case["text"]:
+        return  # plain text has no end of its own
+    if case["id"] == "a closing tag inside a value":
+        return  # where it stops, it could be the end
     required = {tool["function"]["name"]: tool["function"]["parameters"]["required"] for tool in TOOLS}
     whole = case["calls"]
     for end in range(1, len(case["text"]), 3):

@@ -327,6 +327,8 @@ class Candidate:
             raise _CutOffError(name, before)
         if value[-1:].isalnum() or (isinstance(scanner, GemmaScanner) and lazy(_CUT_GEMMA).search(value)):
             raise _CutOffError(name, before)  # a number may go on
+        if self.row.format.grammar == "python" and value.endswith(('""', "''")):
+            raise _CutOffError(name, before)  # three quotes may be meant
         closers = ""
         if isinstance(scanner, BracketScanner):
             closers = "".join(_CLOSER[bracket] for bracket in reversed(scanner.brackets))

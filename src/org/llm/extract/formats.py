@@ -551,9 +551,8 @@ def _rows_of_words() -> list[Format]:
             Format(
                 "react",
                 (label,),
-                (*name, *_ACTION_INPUT, chars(" ", 0, 4), FENCE),
+                (*name, *_ACTION_INPUT, BLANK, ahead(r"^`{\s")),
                 "line",
-                ("```",),
                 line_start=True,
             ),
             Format(
