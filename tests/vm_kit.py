@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -97,15 +97,32 @@ async def _running(
         if process.returncode is None:
             process.send_signal(signal.SIGCONT)
             process.terminate()
-        _end_families(process.pid)  # those of an agent that a test killed
         async with asyncio.timeout(30):
             await process.wait()
+            await _end_families(process.pid)
 
 
-def _end_families(agent: int) -> None:
-    """What stays in the cgroups of an agent that was killed: nobody is there to end it."""
-    for folder in Path("/sys/fs/cgroup").glob(f"**/org-{agent}/*/cgroup.kill"):
-        folder.write_text("1")
+async def _end_families(agent: int) -> None:
+    """What stays in the cgroups of an agent that was killed: nobody else is there to end it."""
+    root = Path("/sys/fs/cgroup")
+    own = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    places = {root / name / path[1:] for _, names, path in own for name in ("", "unified", *names.split(","))}
+    bases = [place / f"org-{agent}" for place in places if (place / f"org-{agent}").is_dir()]
+    for base in bases:
+        if (base / "cgroup.kill").exists():
+            (base / "cgroup.kill").write_text("1")
+    for base in bases:
+        for folder in [*(one for one in base.iterdir() if one.is_dir()), base]:
+            while folder.exists() and not _removed(folder):  # noqa: ASYNC110 -- the kernel, likewise
+                await asyncio.sleep(0.01)
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def _listens(path: Path) -> bool:
@@ -120,15 +137,23 @@ def free_port() -> int:
 
 
 class Impostor:
-    """A guest that does as a test says: `path` is where it is reached, `say` sends bytes as they are."""
+    """A guest that does as a test says: `path` is where it is reached, `say` sends bytes as they are.
 
-    def __init__(self, path: Path, *, greets: bool = True) -> None:
+    `before` is sent ahead of the greeting, `about` is what it says of itself; without `greets` it
+    only listens, and answers no ping either.
+    """
+
+    def __init__(self, path: Path, *, greets: bool, before: bytes, about: Mapping[str, object]) -> None:
         self.path = path
         self.heard: asyncio.Queue[frames.Frame] = asyncio.Queue()
         self.gone = asyncio.Event()
+        """Set when the host has hung up, or this side."""
         self._greets = greets
-        self._writer: asyncio.StreamWriter | None = None
+        self._before = before
+        self._about = about
+        self._mute = not greets
         self._ready = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
 
     async def say(self, data: bytes) -> None:
         """Send it; when the host has hung up, nothing happens."""
@@ -146,18 +171,33 @@ class Impostor:
             pass
         return frame
 
+    def mute(self, mute: bool) -> None:
+        """Whether pings are left without an answer."""
+        self._mute = mute
+
+    async def deafen(self) -> None:
+        """Read nothing any more."""
+        await self._ready.wait()
+        assert self._writer is not None
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    async def hang_up(self) -> None:
+        await self._ready.wait()
+        assert self._writer is not None
+        self._writer.close()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         decoder = frames.Decoder(frames.MOST_ASKED)
         try:
             greeting = await reader.readexactly(frames.GREETING)
             if self._greets:
-                about = frames.told(frames.NOTE, 0, {"version": frames.VERSION})
-                writer.write(greeting + about)
+                about = frames.told(frames.NOTE, 0, self._about)
+                writer.write(self._before + greeting + about)
             self._ready.set()
             while data := await reader.read(65_536):
                 for frame in decoder.feed(data):
-                    if frame.kind == frames.PING and self._greets:
+                    if frame.kind == frames.PING and not self._mute:
                         writer.write(frames.frame(frames.PONG, 0, frame.payload))
                     self.heard.put_nowait(frame)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -169,9 +209,12 @@ class Impostor:
 
 
 @asynccontextmanager
-async def impostor(*, greets: bool = True) -> AsyncIterator[Impostor]:
+async def impostor(
+    *, greets: bool = True, before: bytes = b"", about: Mapping[str, object] | None = None
+) -> AsyncIterator[Impostor]:
     with open_folder() as folder:
-        guest = Impostor(folder / "port", greets=greets)
+        says = about or {"version": frames.VERSION}
+        guest = Impostor(folder / "port", greets=greets, before=before, about=says)
         server = await asyncio.start_unix_server(guest.serve, guest.path)
         async with server:
             yield guest

@@ -211,7 +211,7 @@ class Channel:
 
     async def stop(self, name: str, grace_s: float = 5.0) -> int:
         """Ask such a command to end, end it after `grace_s`, forget it; its exit code."""
-        answer = await self._ask({"op": "stop", "name": name, "grace_s": grace_s}, grace_s + _ANSWER_S)
+        answer = await self._ask({"op": "stop", "name": name, "grace_s": grace_s}, grace_s)
         return _whole(self._link, answer, "code", _CODES)
 
     async def log(self, name: str, size: int = 65_536) -> bytes:
@@ -251,8 +251,9 @@ class Channel:
         bounds = {"memory": where.memory, "pids": where.pids}
         return {"op": "exec", "argv": list(argv), "env": dict(where.env), **bounds, **self._at()}
 
-    async def _ask(self, request: Mapping[str, Any], timeout_s: float = _ANSWER_S) -> dict[str, Any]:
-        async with self._asked(request, timeout_s) as talk:
+    async def _ask(self, request: Mapping[str, Any], work_s: float = 0.0) -> dict[str, Any]:
+        """The answer to a request for which the guest may work so long."""
+        async with self._asked(request, work_s + _ANSWER_S) as talk:
             return await _closed(talk)
 
     async def _fetch(self, request: Mapping[str, Any], limit: int) -> bytes:

@@ -66,10 +66,12 @@ def become(plan: Plan) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES, _MOST_FILES))
     os.umask(0o022)
-    if plan.identity.uid != 0:
+    uid, gid = plan.identity
+    if uid != os.geteuid():
         os.setgroups([])
-        os.setresgid(plan.identity.gid, plan.identity.gid, plan.identity.gid)
-        os.setresuid(plan.identity.uid, plan.identity.uid, plan.identity.uid)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    if uid != 0:
         # No set-uid program lends it another user again.
         _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.chdir(plan.cwd)
