@@ -157,7 +157,7 @@ def test_a_model_file_needs_no_server(desk: Desk, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("org.cli.doctor.has_engine", lambda: True)
     assert findings(desk, "models")[0]["status"] == "ok"
     monkeypatch.setattr("org.cli.doctor.has_engine", lambda: False)
-    assert findings(desk, "models")[0]["hint"] == "`pip install 'org[embedded]'`"
+    assert findings(desk, "models")[0]["hint"] == "`pipx install --force '.[embedded]'`"
     assert findings(desk, "program")[1]["status"] == "note"
 
 

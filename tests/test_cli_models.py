@@ -94,7 +94,7 @@ def test_without_a_server_it_says_what_it_tried_and_the_ways_out(
 @pytest.mark.parametrize("engine", [True, False])
 def test_a_missing_engine_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch, engine: bool) -> None:
     monkeypatch.setattr("org.cli.choose.has_engine", lambda: engine)
-    assert ("pip install 'org[embedded]'" in desk.org("models", "--base", NOBODY).err) is not engine
+    assert ("pipx install --force '.[embedded]'" in desk.org("models", "--base", NOBODY).err) is not engine
 
 
 def test_a_server_that_refuses(desk: Desk) -> None:

@@ -334,7 +334,9 @@ async def test_the_package_is_not_installed(models: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     problem = await refused(model)
     assert problem.message == "the embedded engine is not installed"
-    assert problem.hint == "pip install 'org[embedded]'"
+    assert (
+        problem.hint == "install org with its extra, in its source folder: pipx install --force '.[embedded]'"
+    )
 
 
 def test_scripts_need_the_packages_too() -> None:

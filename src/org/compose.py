@@ -15,8 +15,8 @@ from org.chat.room import Limits, Room, Schedule
 from org.chat.state import State
 from org.config import Member, Settings
 from org.errors import Busy, EnvironmentProblem, ModelError, ServerUnreachable, UsageError
-from org.events import Committed, Joined
-from org.journal import RoomJournal, room_folder
+from org.events import Committed, Joined, Posted
+from org.journal import RoomJournal, read_events, remove_room, room_folder
 from org.llm.client import ChatClient
 from org.llm.embedded import EmbeddedServer
 from org.ports import Sandbox
@@ -44,8 +44,9 @@ class Opening:
 
     `room` is its id (empty: the next free number), `resume` goes on with one that exists, `folder`
     is a working folder of the person's own. `ask` puts a tool call before a person, None where
-    nobody is. `unsafe_local` lets commands run on this machine itself. `progress` is told what takes
-    long. `url` is where others can join the room meanwhile.
+    nobody is. `unsafe_local` lets commands run on this machine itself. `keep` keeps a new room in
+    which nothing was said. `progress` is told what takes long. `url` is where others can join the
+    room meanwhile.
     """
 
     room: str = ""
@@ -53,6 +54,7 @@ class Opening:
     folder: Path | None = None
     ask: Ask | None = None
     unsafe_local: bool = False
+    keep: bool = False
     progress: Callable[[str], None] = field(default=lambda text: None, repr=False)
     url: str = ""
 
@@ -176,6 +178,8 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
     """
     async with AsyncExitStack() as stack:
         journal, room_id = await _journal(settings, opening)
+        if not (opening.resume or opening.keep):
+            stack.callback(_drop_unused, rooms_of(settings), room_id)
         await stack.enter_async_context(journal)
         workspace = opening.folder or room_folder(rooms_of(settings), room_id) / "work"
         workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -202,6 +206,15 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
 def rooms_of(settings: Settings) -> Path:
     """The folder of all rooms."""
     return settings.places.rooms
+
+
+def _drop_unused(rooms: Path, room: str) -> None:
+    """Leave no trace of a new room in which nothing was said and nothing was made."""
+    work = room_folder(rooms, room) / "work"
+    if any(work.iterdir() if work.is_dir() else ()):
+        return
+    if not any(isinstance(entry.event, Posted) for entry in read_events(room_folder(rooms, room))):
+        remove_room(rooms, room)
 
 
 async def choose_place(

@@ -77,7 +77,7 @@ def has_engine() -> bool:
 
 
 def _engine_note() -> str:
-    return "" if has_engine() else " (first: `pip install 'org[embedded]'`)"
+    return "" if has_engine() else " (first: `pipx install --force '.[embedded]'`)"
 
 
 async def _ask(offered: list[str]) -> str:

@@ -182,7 +182,7 @@ def _model_file(path: Path) -> Finding:
     if not path.is_file():
         return Finding(MODELS, "warning", f"no such model file: `{path}`", "name one with `-m FILE`")
     if not has_engine():
-        hint = "`pip install 'org[embedded]'`"
+        hint = "`pipx install --force '.[embedded]'`"
         return Finding(MODELS, "warning", f"`{path}` needs the embedded engine, which is not installed", hint)
     return Finding(MODELS, "ok", f"model file: `{path}` ({path.stat().st_size / 1e9:.1f} GB)")
 
@@ -228,7 +228,7 @@ def _python() -> Iterator[Finding]:
     if has_engine():
         yield Finding(PYTHON, "ok", "embedded engine: installed; `-m ./model.gguf` needs no server")
     else:
-        hint = "`pip install 'org[embedded]'`"
+        hint = "`pipx install --force '.[embedded]'`"
         yield Finding(
             PYTHON, "note", "embedded engine: not installed (only `-m ./model.gguf` needs it)", hint
         )

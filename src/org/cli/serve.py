@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
         settings=settings,
         open_room=_open_room,
         opening=Opening(
-            folder=args.folder and args.folder.resolve(), unsafe_local=args.unsafe_local, url=url
+            folder=args.folder and args.folder.resolve(), unsafe_local=args.unsafe_local, keep=True, url=url
         ),
         token=read_token(settings.places.state / "serve-token"),
         contract=contract,

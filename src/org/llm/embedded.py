@@ -94,7 +94,10 @@ class EmbeddedServer:
 
     async def __aenter__(self) -> EmbeddedServer:
         if importlib.util.find_spec("xllamacpp") is None:
-            raise EnvironmentProblem("the embedded engine is not installed", "pip install 'org[embedded]'")
+            raise EnvironmentProblem(
+                "the embedded engine is not installed",
+                "install org with its extra, in its source folder: pipx install --force '.[embedded]'",
+            )
         _check_file(self.model)
         async with contextlib.AsyncExitStack() as stack:
             log = stack.enter_context(_log())

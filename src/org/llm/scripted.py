@@ -36,7 +36,8 @@ try:
     from numpy.typing import NDArray
 except ImportError as missing:
     raise EnvironmentProblem(
-        f"the embedded engine is not installed: no package `{missing.name}`", "pip install 'org[embedded]'"
+        f"the embedded engine is not installed: no package `{missing.name}`",
+        "install org with its extra, in its source folder: pipx install --force '.[embedded]'",
     ) from missing
 
 FORMAT = 1
