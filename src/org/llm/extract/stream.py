@@ -7,7 +7,7 @@ stays as it was, blank lines around a call included, and so does every text that
 
 The text is looked at once, from left to right. `_buffer` holds what was fed and not yet shown;
 `_at` is where in it the scan of a candidate has got to. Whatever has to wait (for a candidate to end,
-for a fence to be closed, for a `</think>` that may come) waits in a `_Hold`.
+for a fence to be closed, for a `</think>` that may come) is held by `Output`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from org.llm.extract.accept import guard, toolbox
 from org.llm.extract.candidate import Candidate, Outcome
 from org.llm.extract.formats import THINKING
 from org.llm.extract.lexicon import Opening, Row, lexicon
+from org.llm.extract.output import Hold, Output
 from org.llm.extract.patterns import MORE, More, lazy
-from org.llm.extract.result import Extraction, Incomplete, Refusal
-from org.llm.extract.rope import Rope
+from org.llm.extract.result import Extraction, Incomplete
 from org.llm.extract.scan import BracketScanner, State
 from org.tooling import ToolCall
 
@@ -40,23 +40,13 @@ _LONGEST_FENCE = 16
 _DATA_HEAD = 300
 
 
-class _Hold:
-    """Text that is shown or cut later: as it was, and as it is without the calls in it."""
-
-    def __init__(self) -> None:
-        self.raw = Rope()
-        self.visible = Rope()
-        self.calls: list[ToolCall] = []
-        self.incomplete: list[Incomplete] = []
-
-
 @dataclass(frozen=True, slots=True)
 class _CallBlock:
     """A block of code that so far holds nothing but calls, of the rows of `only`."""
 
     fence: str
     only: Opening | None
-    hold: _Hold
+    hold: Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +112,7 @@ class ToolCallStream:
         self._search = self._lexicon.trigger.search if self._lexicon else None
         self._idle = True  # nothing is open and nothing waits
         self._plain: list[str] = []
-        self._shown = Rope()
-        self._out = Rope()
-        self._calls: list[ToolCall] = []
-        self._incomplete: list[Incomplete] = []
-        self._refused: list[Refusal] = []
+        self._output = Output()
         self._buffer = ""  # what was fed and is not done with
         self._base = 0  # where in the whole text the buffer begins
         self._last = ""  # the character before it
@@ -140,10 +126,9 @@ class ToolCallStream:
         self._fence = ""  # closes the block of code that we are in
         self._call_block: _CallBlock | None = None
         self._think_end = ""  # what closes the thinking that we are in
-        self._think_hold: _Hold | None = None
+        self._think_hold: Hold | None = None
         self._think_seen = False
-        self._settling = False
-        self._unsettled = Rope()  # what was cut before the first tag around thinking
+        self._settling = False  # right after a call: an end of thinking may follow
         self._example: tuple[int, str] = (-1, "")  # where a refusal ended that goes for what follows it
 
     # -- the public half
@@ -151,7 +136,7 @@ class ToolCallStream:
     def feed(self, chunk: str) -> str:
         """Take the next piece of the text; return what may be shown now."""
         if self._search is None:
-            self._shown.append(chunk)
+            self._output.through(chunk)
             return chunk
         if self._idle and self._search(chunk) is None:
             self._plain.append(chunk)
@@ -161,97 +146,42 @@ class ToolCallStream:
         self._settle_plain()
         self._buffer += chunk
         self._run(final=False)
-        return self._take()
+        return self._output.take()
 
     def finish(self) -> Extraction:
         """The calls of everything that was fed. Nothing can be fed after it."""
         if self._lexicon is not None:
             self._settle_plain()
             self._run(final=True)
-        tail = self._take()
-        return Extraction(
-            tuple(self._calls), self._shown.text(), tuple(self._incomplete), tail, tuple(self._refused)
-        )
+        return self._output.finish()
 
     def _settle_plain(self) -> None:
         """Account for the pieces that went straight through."""
         if self._plain:
             text = "".join(self._plain)
             self._plain.clear()
-            self._shown.append(text)
+            self._output.through(text)
             self._base += len(text)
             self._last = text[-1:] or self._last
 
-    def _take(self) -> str:
-        out = self._out.text()
-        self._shown.append(out)
-        self._out = Rope()
-        return out
-
     # -- where text goes
-
-    @property
-    def _holds(self) -> list[_Hold]:
-        """What holds text back, the innermost last."""
-        holds = [self._think_hold] if self._think_hold else []
-        return [*holds, self._call_block.hold] if self._call_block else holds
-
-    def _show(self, text: str) -> None:
-        holds = self._holds
-        if holds:
-            holds[-1].raw.append(text)
-            holds[-1].visible.append(text)
-        else:
-            self._out.append(text)
 
     def _flush(self) -> None:
         """Show what is known to be text."""
-        self._show(self._buffer[self._done : self._pos])
+        if self._pos > self._done:
+            self._output.show(self._buffer[self._done : self._pos])
         self._done = self._pos
 
     def _cut(self, end: int, calls: Sequence[ToolCall] = (), incomplete: Sequence[Incomplete] = ()) -> None:
         """Take the buffer up to `end` out of the visible text."""
         self._flush()
-        holds = self._holds
-        if holds:
-            holds[-1].raw.append(self._buffer[self._done : end])
-        elif not self._think_seen:
-            self._unsettled.append(self._buffer[self._done : end])
-        (holds[-1].calls if holds else self._calls).extend(calls)
-        (holds[-1].incomplete if holds else self._incomplete).extend(incomplete)
+        self._output.cut(self._buffer[self._done : end], calls, incomplete)
         self._done = self._pos = end
-
-    def _release(self, hold: _Hold) -> None:
-        """What was held back goes where it would have gone, without the calls in it."""
-        holds = self._holds
-        if holds:
-            holds[-1].raw.append(hold.raw.text())
-            holds[-1].visible.append(hold.visible.text())
-        else:
-            self._out.append(hold.visible.text())
-            if not self._think_seen:
-                self._unsettled.append(hold.raw.text())
-                self._settling = bool(hold.calls)
-        (holds[-1].calls if holds else self._calls).extend(hold.calls)
-        (holds[-1].incomplete if holds else self._incomplete).extend(hold.incomplete)
-
-    def _refuse_all(self, hold: _Hold, reason: str) -> None:
-        """What was held back is shown as it was: nothing in it was a call."""
-        for call in hold.calls:
-            self._refuse(call.origin.span or (0, 0), call.origin.grammar, reason)
-        self._show(hold.raw.text())
-
-    def _refuse(self, span: tuple[int, int], grammar: str, reason: str) -> None:
-        self._refused.append(Refusal(span, grammar, reason))
 
     def _before(self, at: int) -> str:
         """The end of the visible text that precedes `at` of the buffer."""
         text = self._buffer[max(self._done, at - _LOOK_BACK) : at]
-        for rope in (*(hold.visible for hold in reversed(self._holds)), self._out, self._shown):
-            if len(text) >= _LOOK_BACK:
-                break
-            text = rope.tail(_LOOK_BACK - len(text)) + text
-        return text
+        return self._output.tail(_LOOK_BACK - len(text)) + text if len(text) < _LOOK_BACK else text
 
     def _at_line_start(self, at: int) -> bool:
         last = self._buffer[at - 1] if at else self._last
@@ -280,9 +210,6 @@ class ToolCallStream:
                 going = self._look(final)
                 self._patience -= going
         self._flush()
-        if final and self._think_hold is not None:
-            hold, self._think_hold = self._think_hold, None
-            self._release(hold)
         self._trim()
 
     def _trim(self) -> None:
@@ -295,7 +222,8 @@ class ToolCallStream:
             self._buffer = self._buffer[keep:]
             self._base += keep
         self._pos = self._done = self._at = 0
-        self._idle = not (self._buffer or self._candidate or self._data or self._fence or self._holds)
+        open_things = self._buffer or self._candidate or self._data or self._fence
+        self._idle = not (open_things or self._output.held or self._settling)
 
     def _look(self, final: bool) -> bool:
         """Plain text, up to where something may begin; True when there is more to do."""
@@ -335,8 +263,7 @@ class ToolCallStream:
         self._settling = False
         mark = lazy(_THINK_MARK).match(window)
         if mark is not None and mark.group() in _THINK_ENDS - {_HARMONY_END}:
-            self._take_back()
-            self._think_seen = True
+            self._see_thinking(taking_back=True)
         return True
 
     def _fitting(
@@ -417,15 +344,15 @@ class ToolCallStream:
         if around:
             self._example = (self._base + end, around)
         if outcome.reason or around:
-            self._refuse((candidate.start, outcome.end), format.name, outcome.reason or around)
+            self._output.refuse((candidate.start, outcome.end), format.name, outcome.reason or around)
             self._pos = end
             return
         if self._think_end and self._think_hold is None:
             self._flush()
-            self._think_hold = _Hold()
+            self._think_hold = self._output.hold(outermost=True)
         self._cut(end, outcome.calls, outcome.incomplete)
-        self._refused += outcome.refused
-        self._settling = not self._think_seen and not self._holds
+        self._output.refused(outcome.refused)
+        self._settling = not self._think_seen and not self._output.held
 
     def _is_blank_since(self, position: int) -> bool:
         """Whether nothing but blanks precedes the candidate since `position` of the whole text."""
@@ -453,7 +380,7 @@ class ToolCallStream:
             return False
         if data.name:
             end = data.scanner.end if data.scanner.state is State.BROKEN else self._base + self._pos
-            self._refuse((data.start, end), "json", f"no tool is called `{data.name}`")
+            self._output.refuse((data.start, end), "json", f"no tool is called `{data.name}`")
         if data.scanner.state is State.FAILED:
             self._patience -= _PATIENCE // _MAX_FAILURES
         self._data = None
@@ -500,7 +427,7 @@ class ToolCallStream:
             self._fence, self._pos = opening["fence"], opening.end()
             return True
         self._flush()
-        self._call_block = _CallBlock(opening["fence"], only, _Hold())
+        self._call_block = _CallBlock(opening["fence"], only, self._output.hold())
         self._cut(at)
         self._start(*fitting)
         return True
@@ -508,16 +435,17 @@ class ToolCallStream:
     def _follow_calls(self, block: _CallBlock, final: bool) -> bool:
         """After something in a block: its end, another call, or what makes it a plain block."""
         self._flush()
-        hold, rest = block.hold, self._buffer[self._pos :][:_LOOK_BACK]
+        hold, rest = block.hold, self._buffer[self._pos : self._pos + _LOOK_BACK]
         at = self._pos + len(rest) - len(rest.lstrip())
         mark = self._buffer[at : at + len(block.fence)]
         found = bool(hold.calls or hold.incomplete)
         if not final and mark != block.fence and block.fence.startswith(mark):
             return False
-        if found and (mark == block.fence or block.fence.startswith(self._buffer[at:])):
+        if found and (mark == block.fence or block.fence.startswith(self._buffer[at : at + _INDENT])):
             self._cut(at + len(mark))
             self._call_block = None
-            self._release(hold)
+            self._output.release(hold)
+            self._settling = not self._think_seen and not self._output.held
             return True
         fitting = self._fitting(at, final, block.only) if found else None
         if fitting is MORE:
@@ -527,7 +455,7 @@ class ToolCallStream:
             self._start(*fitting)
             return True
         self._call_block, self._fence = None, block.fence
-        self._refuse_all(hold, "in a block of code with other text")
+        self._output.reject(hold, "in a block of code with other text")
         return True
 
     def _follow_code(self, final: bool) -> bool:
@@ -561,20 +489,20 @@ class ToolCallStream:
             self._flush()
             hold, self._think_hold, self._think_end = self._think_hold, None, ""
             if hold is not None:
-                self._refuse_all(hold, _THOUGHT)
-            elif not self._think_seen:
-                self._take_back()
-        self._think_seen = True
+                self._output.reject(hold, _THOUGHT)
+            self._see_thinking(taking_back=True)
+        self._see_thinking()
         self._pos = found.end()
         return True
 
-    def _take_back(self) -> None:
-        """Thinking ends whose start the server kept to itself: what was cut so far was no call."""
-        for call in self._calls:
-            self._refuse(call.origin.span or (0, 0), call.origin.grammar, _THOUGHT)
-        self._calls.clear()
-        self._incomplete.clear()
-        self._show(self._unsettled.text())
+    def _see_thinking(self, *, taking_back: bool = False) -> None:
+        """The first tag around thinking: if it is an end, the server kept the start to itself, and
+        what was cut so far was no call; otherwise that was one for good."""
+        if not self._think_seen:
+            self._think_seen = True
+            if taking_back:
+                self._output.take_back(_THOUGHT)
+            self._output.keep()
 
 
 _DATA = r"""\{\s{0,40}(?:["'“][^"'”\n]{0,80}["'”]\s{0,40}:|\w{1,64}\s{0,8}:)|\[\s{0,40}[{"\[]"""
