@@ -151,6 +151,18 @@ async def test_an_agents_end_is_the_machines_and_loses_nothing(made: Image, tmp_
         assert await again.ask("read('/srv/org/kept')") == "text"
 
 
+async def test_a_root_without_a_firewall_starts_and_says_so(made: Image, tmp_path: Path) -> None:
+    async with guest(tmp_path, made) as one:
+        await one.ask("os.unlink('/usr/sbin/nft')")
+        await one.tell("end")
+        await one.process.wait()
+    async with guest(tmp_path, made) as again:
+        assert await again.ask("os.listdir('/sys/class/net')") == ["lo"]
+        await again.tell("end")
+        await again.process.wait()
+        assert "the root has no nftables" in again.console()
+
+
 async def test_a_panic_ends_qemu_and_is_on_the_console(made: Image, tmp_path: Path) -> None:
     async with guest(tmp_path, made) as one:
         await one.tell("open('/proc/sysrq-trigger', 'w').write('c')")

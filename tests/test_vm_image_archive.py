@@ -12,8 +12,10 @@ import pytest
 from archive_kit import Server, deb, publish, serving
 from org.errors import EnvironmentProblem
 from org.sandbox.vm.image import archive
+from org.sandbox.vm.image.fetch import opener
 from org.sandbox.vm.image.sources import Source
 
+DIRECT = opener()
 SIGNED = Path(__file__).parent / "data" / "archive"
 
 
@@ -36,7 +38,7 @@ def at(server: Server, keyring: str = "") -> list[Source]:
 
 @pytest.mark.usefixtures("unsigned")
 async def test_packages_are_read_and_it_is_said_that_nobody_signed(server: Server) -> None:
-    found, signed = await archive.read(at(server), "amd64")
+    found, signed = await archive.read(at(server), "amd64", DIRECT)
     assert [(package.name, package.base) for package in found] == [("a", server.address)]
     assert not signed
 
@@ -45,7 +47,7 @@ async def test_packages_are_read_and_it_is_said_that_nobody_signed(server: Serve
 async def test_updates_come_from_wherever_they_are(server: Server, tmp_path: Path) -> None:
     with serving() as other:
         publish(other, {"b": deb(tmp_path, "b", {})}, "bookworm-security")
-        found, _ = await archive.read([*at(other), *at(server)], "amd64")
+        found, _ = await archive.read([*at(other), *at(server)], "amd64", DIRECT)
     assert {package.name: package.base for package in found} == {"a": server.address, "b": other.address}
 
 
@@ -59,7 +61,7 @@ async def test_an_index_by_its_sum_is_asked_for_where_the_archive_keeps_one(
     release = server.files["dists/bookworm/InRelease"].decode()
     digest = release.partition("SHA256:\n ")[2].split()[0]
     server.files[f"{folder}/by-hash/SHA256/{digest}"] = index
-    found, _ = await archive.read(at(server), "amd64")
+    found, _ = await archive.read(at(server), "amd64", DIRECT)
     assert len(found) == 1
 
 
@@ -68,7 +70,7 @@ async def test_an_index_by_its_sum_is_asked_for_where_the_archive_keeps_one(
 async def test_another_archive_is_passed_over(server: Server, tmp_path: Path, more: dict[str, str]) -> None:
     publish(server, {"a": deb(tmp_path, "a", {})}, **more)
     with pytest.raises(EnvironmentProblem) as caught:
-        await archive.read(at(server), "amd64")
+        await archive.read(at(server), "amd64", DIRECT)
     assert "bookworm" in caught.value.message and "--mirror" in caught.value.hint
 
 
@@ -76,13 +78,13 @@ async def test_another_archive_is_passed_over(server: Server, tmp_path: Path, mo
 async def test_an_index_that_was_changed_is_refused(server: Server) -> None:
     server.files["dists/bookworm/main/binary-amd64/Packages.xz"] = lzma.compress(b"")
     with pytest.raises(EnvironmentProblem, match="not what the archive's Release promises"):
-        await archive.read(at(server), "amd64")
+        await archive.read(at(server), "amd64", DIRECT)
 
 
 @pytest.mark.usefixtures("unsigned")
 async def test_an_architecture_that_is_not_there_is_named(server: Server) -> None:
     with pytest.raises(EnvironmentProblem, match="`arm64`"):
-        await archive.read(at(server), "arm64")
+        await archive.read(at(server), "arm64", DIRECT)
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def signed(server: Server) -> Server:
 
 
 async def test_a_signature_is_checked_with_the_archives_own_keys(signed: Server) -> None:
-    found, checked = await archive.read(at(signed, str(SIGNED / "keys.gpg")), "amd64")
+    found, checked = await archive.read(at(signed, str(SIGNED / "keys.gpg")), "amd64", DIRECT)
     assert checked
     assert [package.name for package in found] == ["a"]
 
@@ -115,18 +117,33 @@ async def test_a_signature_that_is_not_right_is_an_error(
     assert changed != signed.files["dists/bookworm/InRelease"]
     signed.files["dists/bookworm/InRelease"] = changed
     with pytest.raises(EnvironmentProblem, match=r"the signature of .* is not right"):
-        await archive.read(at(signed, str(SIGNED / "keys.gpg")), "amd64")
+        await archive.read(at(signed, str(SIGNED / "keys.gpg")), "amd64", DIRECT)
 
 
 async def test_a_key_of_somebody_else_is_an_error(signed: Server, tmp_path: Path) -> None:
     (tmp_path / "keys.gpg").write_bytes(b"")
     with pytest.raises(EnvironmentProblem, match=r"the signature of .* is not right"):
-        await archive.read(at(signed, str(tmp_path / "keys.gpg")), "amd64")
+        await archive.read(at(signed, str(tmp_path / "keys.gpg")), "amd64", DIRECT)
 
 
 async def test_what_stands_before_the_signed_part_is_not_believed(signed: Server) -> None:
     text = signed.files["dists/bookworm/InRelease"]
     forged = b"Origin: Debian\nCodename: bookworm\nSHA256:\n 00 1 main/binary-amd64/Packages.xz\n\n"
     signed.files["dists/bookworm/InRelease"] = forged + text
-    found, checked = await archive.read(at(signed, str(SIGNED / "keys.gpg")), "amd64")
+    found, checked = await archive.read(at(signed, str(SIGNED / "keys.gpg")), "amd64", DIRECT)
     assert checked and len(found) == 1
+
+
+async def test_the_proxies_of_apt_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "apt-config"
+    said = 'APT "";\nAcquire::http::Proxy "http://proxy:3142";\nAcquire::https::Proxy "DIRECT";'
+    script.write_text(f"#!/bin/sh\ncat <<'E'\n{said}\nE\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert await archive.proxies() == {"http": "http://proxy:3142"}
+    monkeypatch.setenv("http_proxy", "http://mine:1")
+    assert await archive.proxies() == {"http": "http://mine:1"}
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert await archive.proxies() == {}

@@ -10,7 +10,9 @@ import pytest
 
 from archive_kit import DATA, Server, serving
 from org.errors import EnvironmentProblem
-from org.sandbox.vm.image.fetch import Stopped, Wanted, fetch_all, fetch_text
+from org.sandbox.vm.image.fetch import Stopped, Wanted, fetch_all, fetch_text, opener
+
+DIRECT = opener()
 
 
 class Counter:
@@ -31,7 +33,7 @@ def server() -> Iterator[Server]:
 
 def fetch(*wanted: Wanted) -> Counter:
     counter = Counter()
-    fetch_all(wanted, counter, threading.Event())
+    fetch_all(wanted, DIRECT, counter, threading.Event())
     return counter
 
 
@@ -97,15 +99,23 @@ def test_a_stop_ends_it_soon(server: Server, tmp_path: Path) -> None:
     server.files = {"a": DATA}
     stop = threading.Event()
     with pytest.raises(Stopped):
-        fetch_all([server.wanted("a", tmp_path / "a")], lambda size, whole: stop.set(), stop)
+        fetch_all([server.wanted("a", tmp_path / "a")], DIRECT, lambda size, whole: stop.set(), stop)
     assert not (tmp_path / "a").exists()
 
 
 def test_a_small_file_comes_whole(server: Server) -> None:
     server.files = {"a": b"x"}
-    assert fetch_text(f"{server.address}/a") == b"x"
+    assert fetch_text(f"{server.address}/a", DIRECT) == b"x"
 
 
 def test_nobody_there_is_an_expected_error() -> None:
     with pytest.raises(EnvironmentProblem, match="cannot fetch"):
-        fetch_text("http://127.0.0.1:1/x")
+        fetch_text("http://127.0.0.1:1/x", DIRECT)
+
+
+def test_a_proxy_is_asked_for_the_whole_address(server: Server) -> None:
+    server.files = {"/elsewhere.invalid/a": b"x"}
+    through = opener({"http": server.address})
+    with pytest.raises(EnvironmentProblem, match="404"):
+        fetch_text("http://elsewhere.invalid/a", through)
+    assert [path for path, _ in server.asked] == ["http://elsewhere.invalid/a"]

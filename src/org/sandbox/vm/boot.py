@@ -29,8 +29,7 @@ def main() -> None:
     _close_network()
     status = _bury_until(agent)
     # Without its agent nobody reaches the machine: it ends, for its supervisor to see.
-    sys.stdout.write(f"org-boot: the agent ended with status {os.waitstatus_to_exitcode(status)}\n")
-    sys.stdout.flush()
+    _say(f"the agent ended with status {os.waitstatus_to_exitcode(status)}")
     os.sync()
     for key in "uo":  # mount read-only, power off: asked for, and done in the kernel's own time
         _write("/proc/sysrq-trigger", key)
@@ -54,8 +53,17 @@ def _prepare() -> None:
 
 
 def _close_network() -> None:
-    """Behind the agent's back: there is no network device anyway."""
-    os.posix_spawn(_NFT, [_NFT, "-f", "/etc/nftables.conf"], os.environ)
+    """A second wall, put up behind the agent's back: there is no network device anyway."""
+    try:
+        os.posix_spawn(_NFT, [_NFT, "-f", HERE + "/nftables.conf"], os.environ)
+    except FileNotFoundError:  # in a root that was made elsewhere
+        _say("no firewall: the root has no nftables")
+
+
+def _say(text: str) -> None:
+    """For the console, which the host keeps."""
+    sys.stdout.write(f"org-boot: {text}\n")
+    sys.stdout.flush()
 
 
 def _write(path: str, text: str) -> None:

@@ -68,6 +68,7 @@ def for_machine(image: ImageFolder, guest: Mapping[str, bytes]) -> bytes:
     they will lie in `/run/org`; `boot.py` among them is what runs first there, see `guest_side`."""
     entries = [*base(image.busybox.read_bytes(), modules(image)), file("init", script("init"), 0o755)]
     entries.append(file("fstab", script("fstab")))
+    entries.append(file("org/nftables.conf", script("nftables.conf")))
     entries += [file(f"org/{name}", data) for name, data in sorted(guest.items())]
     return pack(entries)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import lzma
+import re
 import shutil
 import tempfile
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.request import OpenerDirector
 
 from org.errors import EnvironmentProblem
 from org.sandbox.vm.image.fetch import fetch_text
@@ -23,6 +26,7 @@ _KEYRINGS = (
 )
 # Each suite with what its archive's Release must call it; the first is necessary.
 _SUITES = (SUITE, f"{SUITE}-updates", f"{SUITE}-security")
+_PROXY = re.compile(r'^Acquire::(https?)::Proxy "([^"]+)";', re.MULTILINE | re.IGNORECASE)
 _NO_ARCHIVE = "name one: `--mirror URL`, an address below which `dists/` is"
 
 
@@ -45,7 +49,23 @@ def sources(mirror: str | None, apt: Path = _APT) -> Sequence[Source]:
     return likely
 
 
-async def read(archives: Sequence[Source], arch: str) -> tuple[list[Package], bool]:
+async def proxies() -> dict[str, str]:
+    """The proxies that this machine's apt is told to use, by scheme; those of the environment go before."""
+    apt_config = shutil.which("apt-config")
+    if apt_config is None:
+        return {}
+    process = await asyncio.create_subprocess_exec(
+        *(apt_config, "dump"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    said, _ = await process.communicate()
+    named = _PROXY.findall(said.decode(errors="replace"))
+    return {scheme: url for scheme, url in named if url != "DIRECT"} | urllib.request.getproxies()
+
+
+async def read(archives: Sequence[Source], arch: str, opener: OpenerDirector) -> tuple[list[Package], bool]:
     """All packages of the release for `arch`, and whether every signature was checked.
 
     Signatures are checked when `gpgv` and a keyring are there; a wrong one is an error always.
@@ -55,12 +75,12 @@ async def read(archives: Sequence[Source], arch: str) -> tuple[list[Package], bo
     signed = True
     for suite in _SUITES:
         for source in archives:
-            release = await _release(source, suite)
+            release = await _release(source, suite, opener)
             if release is None:
                 continue
             text, checked = release
             signed = signed and checked
-            found += await asyncio.to_thread(_packages, source.uri, suite, text, arch)
+            found += await asyncio.to_thread(_packages, source.uri, suite, text, arch, opener)
             break
         else:
             if suite == SUITE:
@@ -68,11 +88,11 @@ async def read(archives: Sequence[Source], arch: str) -> tuple[list[Package], bo
     return found, signed
 
 
-async def _release(source: Source, suite: str) -> tuple[str, bool] | None:
+async def _release(source: Source, suite: str, opener: OpenerDirector) -> tuple[str, bool] | None:
     """The text of the archive's `Release`, and whether its signature was checked; None when it has
     no such suite of Debian's."""
     try:
-        raw = await asyncio.to_thread(fetch_text, f"{source.uri}/dists/{suite}/InRelease")
+        raw = await asyncio.to_thread(fetch_text, f"{source.uri}/dists/{suite}/InRelease", opener)
     except EnvironmentProblem:
         # Most archives do not have most suites; that none has the first is said by the caller.
         return None
@@ -116,7 +136,7 @@ def _unwrapped(text: str) -> str:
     return rest.partition("-----BEGIN PGP SIGNATURE-----")[0]
 
 
-def _packages(base: str, suite: str, release: str, arch: str) -> list[Package]:
+def _packages(base: str, suite: str, release: str, arch: str, opener: OpenerDirector) -> list[Package]:
     known = sums(release)
     path = f"main/binary-{arch}/Packages.xz"
     entry = known.get(path) or known.get("updates/" + path)
@@ -125,7 +145,7 @@ def _packages(base: str, suite: str, release: str, arch: str) -> list[Package]:
     sha256, _ = entry
     folder = f"{base}/dists/{suite}/main/binary-{arch}"
     by_hash = next(paragraphs(release)).get("Acquire-By-Hash") == "yes"
-    data = fetch_text(f"{folder}/by-hash/SHA256/{sha256}" if by_hash else f"{folder}/Packages.xz")
+    data = fetch_text(f"{folder}/by-hash/SHA256/{sha256}" if by_hash else f"{folder}/Packages.xz", opener)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise EnvironmentProblem(
             f"not what the archive's Release promises: {folder}/Packages.xz", "try again"

@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.request import OpenerDirector
 
 from org.errors import EnvironmentProblem
 from org.sandbox.vm import accel, initramfs, layout, qemu
-from org.sandbox.vm.image import archive, disk, parts, recipe, stage, store
-from org.sandbox.vm.image.fetch import Stopped, Wanted, fetch_all
+from org.sandbox.vm.image import archive, disk, fetch, parts, recipe, stage, store
+from org.sandbox.vm.image.fetch import Stopped, Wanted
 from org.sandbox.vm.image.index import Package, closure, newest
 from org.sandbox.vm.image.store import Image, OnProgress, Progress
 from org.sandbox.vm.image.unpack import RootTar
@@ -56,14 +57,15 @@ async def build_image(
 async def _build(cache: Path, mirror: str | None, arch: str, on_progress: OnProgress) -> Image:
     debian = recipe.DEBIAN_ARCH[arch]
     on_progress(Progress("reading the archive's index"))
-    index, signed = await archive.read(archive.sources(mirror), debian)
+    opener = fetch.opener(await archive.proxies())
+    index, signed = await archive.read(archive.sources(mirror), debian, opener)
     wanted = (*recipe.WANTED, recipe.BUSYBOX, recipe.kernel(debian))
     chosen = closure(newest(index), wanted, recipe.WITHOUT)
     key = _key(arch, chosen)
     known = store.read_image(ImageFolder(layout.images(cache) / key))
     if known is not None:
         return known
-    debs = await _fetch(cache, chosen, on_progress)
+    debs = await _fetch(cache, chosen, opener, on_progress)
     work = store.work_folder(cache, key)
     folder = ImageFolder(work)
     total = len(chosen)
@@ -95,7 +97,9 @@ def _key(arch: str, chosen: Iterable[Package]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
 
 
-async def _fetch(cache: Path, chosen: list[Package], on_progress: OnProgress) -> dict[str, Path]:
+async def _fetch(
+    cache: Path, chosen: list[Package], opener: OpenerDirector, on_progress: OnProgress
+) -> dict[str, Path]:
     """The packages as files, by name."""
     folder = layout.packages(cache)
     debs = {package.name: folder / f"{package.sha256}.deb" for package in chosen}
@@ -113,7 +117,7 @@ async def _fetch(cache: Path, chosen: list[Package], on_progress: OnProgress) ->
             counted["packages"] += whole
 
     stop = threading.Event()
-    task = asyncio.create_task(asyncio.to_thread(fetch_all, files, count, stop))
+    task = asyncio.create_task(asyncio.to_thread(fetch.fetch_all, files, opener, count, stop))
     started, total = time.monotonic(), sum(package.size for package in chosen)
     try:
         while not task.done():

@@ -7,10 +7,11 @@ import http.client
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import OpenerDirector
 
 from org.errors import EnvironmentProblem
 
@@ -34,17 +35,27 @@ class Stopped(Exception):
     """Somebody asked to stop."""
 
 
-def fetch_text(url: str) -> bytes:
+def opener(proxies: Mapping[str, str] | None = None) -> OpenerDirector:
+    """What opens addresses, through `proxies` (scheme -> URL), or those of the environment."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler(dict(proxies) if proxies else None))
+
+
+def fetch_text(url: str, opener: OpenerDirector) -> bytes:
     """A small file, whole. Raises `EnvironmentProblem`."""
     try:
-        with urllib.request.urlopen(url, timeout=_IDLE_S) as answer:
+        with opener.open(url, timeout=_IDLE_S) as answer:
             data: bytes = answer.read()
             return data
     except (OSError, http.client.HTTPException) as error:
         raise EnvironmentProblem(f"cannot fetch {url}: {_reason(error)}") from error
 
 
-def fetch_all(wanted: Sequence[Wanted], on_bytes: Callable[[int, bool], None], stop: threading.Event) -> None:
+def fetch_all(
+    wanted: Sequence[Wanted],
+    opener: OpenerDirector,
+    on_bytes: Callable[[int, bool], None],
+    stop: threading.Event,
+) -> None:
     """Fetch all files, `AT_A_TIME` at once; `on_bytes(count, whole)` counts bytes as they come (a negative
     number where a file begins afresh) and says when a file is whole; files that were there already
     count too. It is called from other threads.
@@ -53,7 +64,7 @@ def fetch_all(wanted: Sequence[Wanted], on_bytes: Callable[[int, bool], None], s
     `EnvironmentProblem`, and `Stopped` soon after `stop` is set.
     """
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        tasks = [pool.submit(_fetch, one, on_bytes, stop) for one in wanted]
+        tasks = [pool.submit(_fetch, one, opener, on_bytes, stop) for one in wanted]
         try:
             done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
             failed = next((task for task in done if task.exception() is not None), None)
@@ -67,7 +78,9 @@ def fetch_all(wanted: Sequence[Wanted], on_bytes: Callable[[int, bool], None], s
         failed.result()
 
 
-def _fetch(wanted: Wanted, on_bytes: Callable[[int, bool], None], stop: threading.Event) -> None:
+def _fetch(
+    wanted: Wanted, opener: OpenerDirector, on_bytes: Callable[[int, bool], None], stop: threading.Event
+) -> None:
     if is_right(wanted.path, wanted.size, wanted.sha256):
         on_bytes(wanted.size, True)
         return
@@ -81,7 +94,7 @@ def _fetch(wanted: Wanted, on_bytes: Callable[[int, bool], None], stop: threadin
 
     for attempt in range(_TRIES):
         try:
-            _continue(wanted, part, reached, stop)
+            _continue(wanted, opener, part, reached, stop)
             break
         except (OSError, http.client.HTTPException) as error:
             if attempt == _TRIES - 1 or isinstance(error, urllib.error.HTTPError):
@@ -96,13 +109,15 @@ def _fetch(wanted: Wanted, on_bytes: Callable[[int, bool], None], stop: threadin
     on_bytes(0, True)
 
 
-def _continue(wanted: Wanted, part: Path, reached: Callable[[int], None], stop: threading.Event) -> None:
+def _continue(
+    wanted: Wanted, opener: OpenerDirector, part: Path, reached: Callable[[int], None], stop: threading.Event
+) -> None:
     have = part.stat().st_size if part.exists() else 0
     if have >= wanted.size:  # longer than it may be: afresh
         part.unlink()
         have = 0
     request = urllib.request.Request(wanted.url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=_IDLE_S) as answer:
+    with opener.open(request, timeout=_IDLE_S) as answer:
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         with part.open("ab" if resumed else "wb") as file:
             while chunk := answer.read(_CHUNK):

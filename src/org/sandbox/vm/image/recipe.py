@@ -50,16 +50,6 @@ ethers: files
 rpc: files
 """
 
-# The guest has no network device. Should it ever get one, nothing passes but its own loopback.
-_NFTABLES = """\
-flush ruleset
-table inet org {
-	chain input { type filter hook input priority 0; policy drop; iif lo accept; }
-	chain forward { type filter hook forward priority 0; policy drop; }
-	chain output { type filter hook output priority 0; policy drop; oif lo accept; }
-}
-"""
-
 _DPKG = "force-unsafe-io\nforce-confold\n" + "".join(
     f"path-exclude=/usr/share/{name}/*\n" for name in ("doc", "info", "locale", "man")
 )
@@ -69,7 +59,6 @@ FILES: Mapping[str, tuple[str, int]] = {
     "etc/fstab": ("", 0o644),
     "etc/hostname": ("org\n", 0o644),
     "etc/hosts": ("127.0.0.1 localhost org\n::1 localhost\n", 0o644),
-    "etc/nftables.conf": (_NFTABLES, 0o644),
     "etc/nsswitch.conf": (_NSSWITCH, 0o644),
     "etc/resolv.conf": ("", 0o644),
     "usr/sbin/policy-rc.d": ("#!/bin/sh\n# No service is started by its installation.\nexit 101\n", 0o755),

@@ -13,6 +13,8 @@ from org.sandbox.vm import initramfs, qemu
 
 _DEADLINE_S = 1800.0
 _MEMORY_MIB = 1024
+_CHUNK = 4096
+_LINE = 4096  # bytes of a line that are kept, its last
 _SAID = "org-image: "
 
 
@@ -81,11 +83,15 @@ async def _watch(argv: list[str], on_line: Callable[[str], None]) -> deque[str]:
     output = process.stdout
     assert output is not None
     try:
-        while raw := await output.readline():
-            line = _plain(raw)
-            if line:
-                last.append(line)
-                on_line(line)
+        rest = b""
+        while chunk := await output.read(_CHUNK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[-_LINE:]
+            for raw in lines:
+                line = _plain(raw)
+                if line:
+                    last.append(line)
+                    on_line(line)
         await process.wait()
     finally:
         if process.returncode is None:
