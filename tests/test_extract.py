@@ -156,6 +156,13 @@ def test_without_tools_nothing_is_a_call() -> None:
     assert (found.calls, found.content, found.refused) == ((), CALL, ())
 
 
+def test_a_tool_with_a_broken_schema_can_be_called() -> None:
+    broken: list[Any] = [None, [], "x", {"properties": [1], "required": "cmd"}, {"required": [1]}]
+    for parameters in broken:
+        assert extract_tool_calls(CALL, [{"function": {"name": "sh", "parameters": parameters}}]).calls
+    assert extract_tool_calls(CALL, [{"function": "x"}, {"name": 1}, {}]).calls == ()
+
+
 def test_a_tool_of_any_name_can_be_called() -> None:
     tools = [{"name": "a.b-c/d"}, {"name": "ls+"}, {"name": "名"}]
     for tool in tools:

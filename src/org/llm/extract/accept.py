@@ -66,15 +66,24 @@ def toolbox(tools: Sequence[Mapping[str, Any]]) -> Toolbox:
     """`tools` are OpenAI tool schemas, or their `function` objects."""
     declared = {}
     for tool in tools:
-        function = tool.get("function", tool)
+        inner = tool.get("function")
+        function = inner if isinstance(inner, Mapping) else tool
         name = function.get("name")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name.strip():
             continue
-        parameters = function.get("parameters") or {}
-        properties = parameters.get("properties") or {}
-        required = parameters.get("required") or ()
-        declared[name] = Declared(name, properties, tuple(required))
+        schema = function.get("parameters")
+        parameters = schema if isinstance(schema, Mapping) else {}
+        properties, required = parameters.get("properties"), parameters.get("required")
+        declared[name] = Declared(
+            name,
+            properties if isinstance(properties, Mapping) else {},
+            tuple(filter(_is_text, required)) if isinstance(required, list | tuple) else (),
+        )
     return Toolbox(declared)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 # -- envelopes
@@ -234,8 +243,21 @@ _EXAMPLE = r"""
   | \b(?:e\.?g\.?|i\.?e\.?|such[ ]as|namely),?\s*:?\s*\Z
   | \A\W*(?:an?[ ])?examples?(?:\s+(?:\#?\d+|of\b.*|\w+))?\W*\Z
   | \bexamples?\s*(?:\#?\d+|[A-Z])?\s*[:：]
+  | \A\W*(?:usage|syntax|format|template|sample|demo|schema|spec|(?:in)?valid|(?:in)?correct
+    | wrong|right|good|bad|expected)\b[^.:]{0,24}[:：]\W*\Z
+  | \b(?:would|could|might|should)[ ](?:not[ ])?have[ ]\w+
+  | \b(?:message|output|reply|response|request|answer|call|prompt|line|payload|body|text|string)[ ]
+    (?:was|were|contained|said)\s*[:：]?\s*\Z
+  | \A(?!.*\b(?:I|let[ ]me|we)\b).*\b(?:in|from|of)[ ]the[ ]
+    (?:docs?|documentation|readme|manual|guide|tutorial|spec\w*|logs?|transcript)\b[^.]{0,30}[:：]\s*\Z
+  | \A(?!.*\b(?:I|let[ ]me|we)\b).*\bto[ ](?:call|use|invoke|run)\b[^.]{0,80}
+    \b(?:output|emit|write|send|respond|reply|print|format|return|provide|put|type)\b[^.]*\Z
+  | \bif[ ](?:you|it|(?:the|a)[ ]\w+)[ ]
+    (?:see|write|type|paste|send|emit|output|print|return)s?\b[^.:]{0,20}\Z
+  | \b(?:like|writes|emits|prints|outputs|sends|produces|generates|trained[ ]to[ ]\w+)\s*\Z
+  | \A\W*[\w.\-]+[ ]format\s*[:：]\s*\Z
   | \b(?:example|sample|hypothetical|illustrative|fictional|template)[ ]
-    (?:of|tool|function|call|calls|invocation|json|usage|response|reply|payload|message)\b
+    (?:of|tool|function|call|calls|invocation|json|usage|request|response|reply|payload|message)\b
   | \billustrat(?:e|es|ion|ing|ive)\b | \bhypothetical(?:ly)?\b
   | \b(?:would|might|could|should|must|can|may|will)[ ](?:\w+ly[ ]|then[ ]|just[ ]|also[ ])?
     (?:look[ ](?:something[ ])?like | look\s*[:：]?\s*\Z
@@ -266,12 +288,13 @@ _MARKUP = (
     r"<(/?)(examples?|samples?|samp|code|pre|blockquote|quote|docs?|documents?|documentation|tool_response|tool_result"
     r"|function_results?|results?|output|observation|logs?|history|transcript|comment)\b[^<>]*>"
 )
-_TRANSCRIPT = r"^(?:user|human|customer)\s*:.*^(?:assistant|ai|model|bot|agent)\s*:[^\n]*\Z"
-_OF_DATA = r"""["'“‘«「『\\A-Za-z0-9_\])]\Z|=\s*\Z|["']\s*:\s*\Z"""
+_TRANSCRIPT = r"^(?:user|human|customer|q)\s*:.*^(?:assistant|ai|model|bot|agent|a)\s*:[^\n]*\Z"
+_OF_DATA = r"""["'“‘«「『\\A-Za-z0-9_(\])]\Z|=\s*\Z|["']\s*:\s*\Z"""
 _RESULT = (
     r"^\W*(?:observation|results?|tool (?:result|output|response)|stdout|stderr|logs?|returned)"
     r"\b[^\n:]{0,20}:\s*\Z"
 )
+_LOG_LINE = r"(?:\A|\n)\W{0,4}(?:\d{4}-\d\d-\d\d|\d\d:\d\d|(?:INFO|DEBUG|ERROR|WARN(?:ING)?|TRACE)\b)[^\n]*\Z"
 _GOES_ON = r"[ \t]{0,64}[a-z,)?'’]"
 
 
@@ -293,6 +316,10 @@ def guard(before: str, after: str, *, marked: bool) -> str:
         return "in a quotation"
     if lazy(_TRANSCRIPT, re.IGNORECASE | re.MULTILINE | re.DOTALL).search(before):
         return "in a transcript"
+    if lazy(_LOG_LINE).search(before):
+        return "a line of a log"
+    if after.lstrip(" ")[:1] == "?":
+        return "in a question"
     if not marked:
         if lazy(_OF_DATA).search(before):
             return "a part of other text"

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from org.llm.extract.accept import guard, toolbox
+from org.llm.extract.brackets import BracketScanner
 from org.llm.extract.candidate import Candidate, Outcome
 from org.llm.extract.formats import THINKING
 from org.llm.extract.lexicon import Opening, Row, lexicon
 from org.llm.extract.output import Hold, Output
 from org.llm.extract.patterns import MORE, More, lazy
 from org.llm.extract.result import Extraction, Incomplete
-from org.llm.extract.scan import BracketScanner, State
+from org.llm.extract.scan import State
 from org.tooling import ToolCall
 
 _LOOK_BACK = 400  # characters before a candidate that say whether it is meant
