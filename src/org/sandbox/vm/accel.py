@@ -12,6 +12,7 @@ from pathlib import Path
 from org.errors import EnvironmentProblem
 from org.sandbox.vm import initramfs, qemu
 from org.sandbox.vm.qemu import Accel, MachineSpec
+from org.sandbox.vm.tied import tied
 
 PROBE_S = 8.0
 # What the kernel prints early: firmware that answers, and a device that opens, prove nothing.
@@ -53,7 +54,7 @@ async def works_with(accel: Accel, kernel: Path, arch: str, seconds: float = PRO
             append="ignore_loglevel",
         )
         process = await asyncio.create_subprocess_exec(
-            *qemu.argv(spec),
+            *tied(qemu.argv(spec)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

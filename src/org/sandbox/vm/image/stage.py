@@ -10,6 +10,7 @@ from pathlib import Path
 
 from org.errors import EnvironmentProblem
 from org.sandbox.vm import initramfs, qemu
+from org.sandbox.vm.tied import tied
 
 _DEADLINE_S = 1800.0
 _MEMORY_MIB = 1024
@@ -71,7 +72,7 @@ async def _watch(argv: list[str], on_line: Callable[[str], None]) -> deque[str]:
     last: deque[str] = deque(maxlen=12)
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv,
+            *tied(argv),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
