@@ -179,10 +179,10 @@ class ToolCallStream:
         self._output.cut(self._buffer[self._done : end], calls, incomplete)
         self._done = self._pos = end
 
-    def _before(self, at: int) -> str:
-        """The end of the visible text that precedes `at` of the buffer."""
-        text = self._buffer[max(self._done, at - _LOOK_BACK) : at]
-        return self._output.tail(_LOOK_BACK - len(text)) + text if len(text) < _LOOK_BACK else text
+    def _before(self, at: int, count: int = _LOOK_BACK) -> str:
+        """The last `count` characters of the visible text that precede `at` of the buffer."""
+        text = self._buffer[max(self._done, at - count) : at]
+        return self._output.tail(count - len(text)) + text if len(text) < count else text
 
     def _at_line_start(self, at: int) -> bool:
         last = self._buffer[at - 1] if at else self._last
@@ -190,7 +190,9 @@ class ToolCallStream:
             return True
         if not last.isspace():
             return False
-        before = self._before(at)[-_INDENT:]
+        if at > 1 and not self._buffer[at - 2].isspace():
+            return False
+        before = self._before(at, _INDENT)
         newline = before.rfind("\n")
         return not before[newline + 1 :].strip() and (newline >= 0 or len(before) < _INDENT)
 
@@ -396,7 +398,7 @@ class ToolCallStream:
         length = run.end() - self._pos
         if not final and run.end() == len(self._buffer) and length <= _LONGEST_FENCE:
             return False
-        if not 3 <= length <= _LONGEST_FENCE or self._before(self._pos)[-1:] == run.group()[0]:
+        if not 3 <= length <= _LONGEST_FENCE or self._before(self._pos, 1) == run.group()[0]:
             self._pos = run.end()
             return True
         opening = lazy(_FENCE).match(self._buffer, self._pos)
