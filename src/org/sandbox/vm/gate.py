@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from http import HTTPStatus
 
 import httptools
 
@@ -143,6 +142,8 @@ class Gate:
         method = self._parser.get_method().decode("latin-1")
         fields = self._reader.fields
         target = bytes(self._reader.url).decode("latin-1")
+        if self._parser.get_http_version() not in ("1.0", "1.1"):
+            raise Refusal(505, "only HTTP/1.1 is spoken here")
         if PATHS.get(target) is None:
             raise Refusal(403, "only the model server's API can be reached from here")
         if PATHS[target] != method:
@@ -244,8 +245,7 @@ class Answer:
 def refusal(error: Refusal) -> bytes:
     """The answer that a guest gets for what does not go on, in the form of the API."""
     body = json.dumps({"error": {"message": str(error), "type": "refused", "code": error.status}}).encode()
-    phrase = HTTPStatus(error.status).phrase
-    head = f"HTTP/1.1 {error.status} {phrase}\r\nContent-Type: application/json\r\n"
+    head = f"HTTP/1.1 {error.status} Refused\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 

@@ -42,6 +42,7 @@ class Connection:
         self._dialing = dialing
         self._said_end = False  # the guest's side will send no more
         self._heard_end = False  # the host's side will not
+        self._shut = False  # and the guest's side was told
         self._closed = False  # the host said its last word
         self.watch()
 
@@ -89,6 +90,8 @@ class Connection:
         else:
             self._said_end = True
             self._relay.port.send(frames.frame(frames.EOF, self.number))
+            if self._shut:
+                self.cut("")
 
     def _write(self) -> None:
         while self._queue:
@@ -105,8 +108,11 @@ class Connection:
                 self._queue[0] = self._queue[0][sent:]
         if self._closed:
             self.end()
-        elif self._heard_end:
+        elif self._heard_end and not self._shut:
+            self._shut = True
             self._socket.shutdown(socket.SHUT_WR)
+        if self._shut and self._said_end:
+            self.cut("")
 
     def take(self, frame: frames.Frame) -> None:
         """A frame of the host."""
@@ -131,7 +137,7 @@ class Connection:
             self.watch()
 
     def cut(self, reason: str) -> None:
-        """End both sides."""
+        """End both sides, for a reason or because both are done."""
         if not self._closed:
             self._relay.forget(self)
             self._relay.port.send(frames.told(frames.CLOSE, self.number, {"error": reason}))

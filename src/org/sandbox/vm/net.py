@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -361,11 +361,18 @@ def holder(port: int) -> str:
                 if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
                     inodes.add(f"socket:[{fields[9]}]")
     for pid in filter(str.isdigit, os.listdir("/proc") if inodes else []):
-        with suppress(OSError):
-            if inodes & {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}:
-                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                    return f"{file.read().strip()} (process {pid})"
+        if inodes & set(_descriptors(pid)):
+            with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                return f"{file.read().strip()} (process {pid})"
     return ""
+
+
+def _descriptors(pid: str) -> Iterator[str]:
+    """What that process has open, as far as that can be seen."""
+    with suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # closed meanwhile
+                yield os.readlink(f"/proc/{pid}/fd/{fd}")
 
 
 @asynccontextmanager

@@ -127,9 +127,11 @@ class _Source:
         self.fd = fd
         self.kind = kind
         self.left: int | None = None
+        self.quiet = False
         os.set_blocking(fd, False)
 
     def settle(self) -> None:
+        self.quiet = False
         count = array.array("i", [0])
         fcntl.ioctl(self.fd, termios.FIONREAD, count)
         self.left = count[0]
@@ -322,24 +324,29 @@ class Job:
         for source in list(self._sources):
             while (size := self._size(source)) and (data := source.read(size)) is not None:
                 if not data:
-                    self._loop.close(source.fd)
-                    self._sources.remove(source)
+                    self._at_end(source)
                     break
                 self._say(source.kind, data)
                 if source.left is None:
                     break  # the others' turn; there is no end to what a living command can say
+            if source.left == 0:
+                self._at_end(source)
             if source in self._sources:
-                if source.left == 0:
-                    self._loop.close(source.fd)
-                    self._sources.remove(source)
-                else:
-                    self._loop.watch(source.fd, loop.READ if self._size(source) else 0, self._pump)
+                self._loop.watch(source.fd, loop.READ if self._size(source) else 0, self._pump)
         if self._ended is not None and not self._sources:
             self._conclude()
 
+    def _at_end(self, source: _Source) -> None:
+        """Nobody has the other end any more."""
+        if self._wanted.terminal is not None and self._ended is None:
+            source.quiet = True  # to close a terminal would end who is about to end well
+        elif source in self._sources:
+            self._loop.close(source.fd)
+            self._sources.remove(source)
+
     def _size(self, source: _Source) -> int:
         """Bytes that may be read now."""
-        if source.left == 0:
+        if source.left == 0 or source.quiet:
             return 0
         if self._abandoned or (self._wanted.limit is not None and self._total >= self._wanted.limit):
             return _READ  # it is counted, and its end is kept
