@@ -32,8 +32,8 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The guest's memory as a file. With `share` what the guest writes goes there; without, the file
-    is only read and each machine keeps what it changes to itself."""
+    """The guest's memory as a file. With `share` what the guest writes goes there; without, each machine
+    keeps what it changes to itself, and the file stays as it is. QEMU opens it for writing all the same."""
 
     path: str
     share: bool
@@ -103,7 +103,7 @@ def _fullest(accel: Accel) -> str:
 
 
 def _memory(memory: Memory, mib: int) -> str:
-    sharing = "share=on" if memory.share else "share=off,readonly=off"
+    sharing = "share=on" if memory.share else "share=off"
     return f"memory-backend-file,id=ram,size={mib}M,mem-path={_escaped(memory.path)},{sharing}"
 
 
