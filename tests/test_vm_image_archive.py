@@ -74,6 +74,11 @@ async def test_another_archive_is_passed_over(server: Server, tmp_path: Path, mo
     assert "bookworm" in caught.value.message and "--mirror" in caught.value.hint
 
 
+async def test_why_an_archive_could_not_be_asked_is_said() -> None:
+    with pytest.raises(EnvironmentProblem, match=r"bookworm`: cannot fetch http://127\.0\.0\.1:1/"):
+        await archive.read([Source("http://127.0.0.1:1", ("bookworm",), ("main",))], "amd64", DIRECT)
+
+
 @pytest.mark.usefixtures("unsigned")
 async def test_an_index_that_was_changed_is_refused(server: Server) -> None:
     server.files["dists/bookworm/main/binary-amd64/Packages.xz"] = lzma.compress(b"")

@@ -84,9 +84,11 @@ def test_all_files_of_apt_are_asked(tmp_path: Path) -> None:
     ]
 
 
-def test_a_given_archive_is_the_only_one(tmp_path: Path) -> None:
-    assert sources("http://mine/debian/", tmp_path) == [
-        Source("http://mine/debian", ("bookworm",), ("main",))
+def test_a_given_archive_comes_with_its_security_updates_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "sources.list").write_text("deb http://a/debian bookworm main\n")
+    assert [source.uri for source in sources("http://mine/debian/", tmp_path)] == [
+        "http://mine/debian",
+        "http://mine/debian-security",
     ]
 
 

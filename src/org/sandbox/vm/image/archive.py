@@ -31,12 +31,14 @@ _NO_ARCHIVE = "name one: `--mirror URL`, an address below which `dists/` is"
 
 
 def sources(mirror: str | None, apt: Path = _APT) -> Sequence[Source]:
-    """The archives to ask: the given one alone, else those of this machine's apt.
+    """The archives to ask: the given one and its neighbour with the security updates, by custom of the
+    same name with `-security`; else those of this machine's apt.
 
     Raises `EnvironmentProblem` when there is none.
     """
     if mirror:
-        return [Source(mirror.rstrip("/"), (SUITE,), ("main",))]
+        base = mirror.rstrip("/")
+        return [Source(uri, (SUITE,), ("main",)) for uri in (base, f"{base}-security")]
     found: list[Source] = []
     for path in [apt / "sources.list", *sorted(apt.glob("sources.list.d/*.list"))]:
         if path.is_file():
@@ -68,34 +70,35 @@ async def proxies() -> dict[str, str]:
 async def read(archives: Sequence[Source], arch: str, opener: OpenerDirector) -> tuple[list[Package], bool]:
     """All packages of the release for `arch`, and whether every signature was checked.
 
-    Signatures are checked when `gpgv` and a keyring are there; a wrong one is an error always.
-    Raises `EnvironmentProblem`.
+    Each of the release's suites comes from the first archive that has it; updates that none of them has
+    are done without. Signatures are checked when `gpgv` and a keyring are there; a wrong one is an error
+    always. Raises `EnvironmentProblem`.
     """
     found: list[Package] = []
     signed = True
     for suite in _SUITES:
+        failed = ""
         for source in archives:
-            release = await _release(source, suite, opener)
-            if release is None:
+            try:
+                raw = await asyncio.to_thread(fetch_text, f"{source.uri}/dists/{suite}/InRelease", opener)
+            except EnvironmentProblem as error:
+                failed = f": {error.message}"
                 continue
-            text, checked = release
-            signed = signed and checked
-            found += await asyncio.to_thread(_packages, source.uri, suite, text, arch, opener)
-            break
+            release = await _release(source, suite, raw)
+            if release is not None:
+                text, checked = release
+                signed = signed and checked
+                found += await asyncio.to_thread(_packages, source.uri, suite, text, arch, opener)
+                break
         else:
             if suite == SUITE:
-                raise EnvironmentProblem(f"no archive here has Debian `{SUITE}`", _NO_ARCHIVE)
+                raise EnvironmentProblem(f"no archive here has Debian `{SUITE}`{failed}", _NO_ARCHIVE)
     return found, signed
 
 
-async def _release(source: Source, suite: str, opener: OpenerDirector) -> tuple[str, bool] | None:
-    """The text of the archive's `Release`, and whether its signature was checked; None when it has
-    no such suite of Debian's."""
-    try:
-        raw = await asyncio.to_thread(fetch_text, f"{source.uri}/dists/{suite}/InRelease", opener)
-    except EnvironmentProblem:
-        # Most archives do not have most suites; that none has the first is said by the caller.
-        return None
+async def _release(source: Source, suite: str, raw: bytes) -> tuple[str, bool] | None:
+    """The text of the archive's `Release`, and whether its signature was checked; None when it is not
+    of that suite of Debian's."""
     text = _unwrapped(raw.decode("utf-8", "replace"))
     fields = next(paragraphs(text), {})
     if fields.get("Origin") != "Debian" or fields.get("Codename") != suite:
