@@ -22,6 +22,9 @@ MARKS = {
     "room.in_flight_ratio": 1.5,
     "room.rooms_kb": 60.0,
     "room.rooms_ms": 1.0,
+    "serve.delivery_ratio": 2.0,
+    "serve.readers_mb": 60.0,
+    "serve.echo_ratio": 2.0,
     "sh.ratio": 1.15,
 }
 """The most that a figure may be."""

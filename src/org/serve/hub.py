@@ -79,7 +79,7 @@ class Served:
     def room(self) -> Room:
         """The open room. Raises `Refusal` when it was closed meanwhile."""
         if self.session is None or self._closed:
-            raise _closing()
+            raise _let_go()
         return self.session.room
 
     # -- looking at it
@@ -246,9 +246,11 @@ class Hub:
 
     async def look(self, room_id: str) -> Served:
         """A room as it is now. Raises `Refusal` when there is none of that id."""
-        served = self._rooms.get(room_id)
-        if served is not None and served.session is not None:
-            return served
+        served = self._rooms.pop(room_id, None)
+        if served is not None:
+            self._rooms[room_id] = served  # as the last one used
+            if served.session is not None:
+                return served
         try:
             folder = room_folder(rooms_of(self.settings), room_id)
             served = served or Served(room_id, folder)
@@ -264,7 +266,7 @@ class Hub:
         served = await self.look(room_id)
         if served.session is not None:
             return served
-        self._refuse_when_full()
+        await self._make_room()
         patience = asyncio.get_running_loop().time() + self._patience_s
         while True:
             opening = replace(self._opening, room=room_id, resume=True)
@@ -280,14 +282,26 @@ class Hub:
     async def create(self, room_id: str | None = None, members: Sequence[Member] = ()) -> Served:
         """Open a new room; without an id it takes the next free number, without `members` the roster
         that is configured. Raises `Refusal` when it is there already."""
-        self._refuse_when_full()
+        await self._make_room()
         settings = replace(self.settings, participants=tuple(members)) if members else self.settings
-        if room_id is not None and room_folder(rooms_of(settings), room_id).exists():
-            raise Refusal(409, f"the room `{room_id}` exists", f"it is at /rooms/{room_id}")
         opening = self._open_room(settings, replace(self._opening, room=room_id or "", resume=False))
+        if room_id is None:
+            return await self._create_numbered(opening)
+        folder = room_folder(rooms_of(settings), room_id)
+        if room_id in self._rooms or folder.exists():
+            raise Refusal(409, f"the room `{room_id}` exists", f"it is at /rooms/{room_id}")
+        served = self._rooms[room_id] = Served(room_id, folder)
+        try:
+            await served.open(opening, self._observers)
+        except BaseException:
+            del self._rooms[room_id]
+            raise
+        return served
+
+    async def _create_numbered(self, opening: AbstractAsyncContextManager[Session]) -> Served:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(opening)
-            served = Served(session.id, room_folder(rooms_of(settings), session.id))
+            served = Served(session.id, room_folder(rooms_of(self.settings), session.id))
             self._rooms[session.id] = served
             served.adopt(session, stack.pop_all(), self._observers)
         return served
@@ -308,11 +322,19 @@ class Hub:
         self.draining = True
         await asyncio.gather(*(served.close(deadline_s) for served in self._rooms.values()))
 
-    def _refuse_when_full(self) -> None:
+    async def _make_room(self) -> None:
+        """Let go of the room that was idle for longest, when many are open. Raises `Refusal` when all of
+        them are in use, or the server is about to end."""
         if self.draining:
-            raise _closing()
-        if sum(served.session is not None for served in self._rooms.values()) >= MAX_OPEN:
-            raise Refusal(503, f"{MAX_OPEN} rooms are open here already", "start another server for more")
+            raise _let_go()
+        opened = [served for served in self._rooms.values() if served.session is not None]
+        if len(opened) < MAX_OPEN:
+            return
+        idle = next((s for s in opened if not (s.running or s.stream.readers)), None)
+        if idle is None:
+            raise Refusal(503, f"{MAX_OPEN} rooms are in use here already", "start another server for more")
+        self._forget(idle.id)
+        await idle.close(0)
 
     def _make_space(self) -> None:
         idle = [s.id for s in self._rooms.values() if s.session is None and not s.stream.readers]
@@ -324,6 +346,6 @@ class Hub:
             served.stream.end()
 
 
-def _closing() -> Refusal:
-    hint = "ask again: another one may have taken over"
-    return Refusal(503, "this server is about to end", hint, {"Retry-After": "1"})
+def _let_go() -> Refusal:
+    hint = "ask again: it, or one that has taken over, will open it"
+    return Refusal(503, "this server has let go of the room", hint, {"Retry-After": "1"})
