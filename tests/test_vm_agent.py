@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from org.errors import Busy, EnvironmentProblem, SandboxGone, UsageError
 from org.ports import Command
 from org.sandbox.vm.channel import Attached, Channel, Surroundings
 from sandbox_kit import Heard, alive, ended, token
-from vm_kit import NOBODY, Guest, agent
+from vm_kit import NOBODY, PYTHON, SOURCE, Guest, agent
 
 IS_ROOT = os.geteuid() == 0
 
@@ -342,6 +343,13 @@ async def test_streams_are_ones_own_and_apart(channel: Channel) -> None:
         assert attached.code == 4
 
 
+async def test_who_closes_its_terminal_may_still_end_well(channel: Channel) -> None:
+    for _ in range(20):
+        async with channel.attached(["sh", "-c", "exec <&- >&- 2>&-; exit 3"], terminal=(24, 80)) as attached:
+            await drained(attached)
+        assert attached.code == 3
+
+
 async def test_a_terminal(channel: Channel) -> None:
     async with channel.attached(
         ["sh", "-c", "stty size; tty; read x; stty size"], env={"TERM": "xterm"}, terminal=(33, 101)
@@ -596,6 +604,17 @@ async def test_after_a_restore_the_session_is_another(channel: Channel) -> None:
     await channel.restored()
     assert channel.session != before
     assert (await channel.python("print(1)")).head == b"1\n"
+
+
+@pytest.mark.parametrize(("off_s", "says"), [(-3600.0, "set\n"), (3600.0, "set\n"), (0.0, "")])
+def test_a_clock_that_is_right_is_left_alone(off_s: float, says: str) -> None:
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(SOURCE)!r}); import agent\n"
+        f"now = time.time() + {off_s}\n"
+        "agent.set_clock(now, lambda clock, to: print('set' if (clock, to) == (0, now) else 'wrong'))"
+    )
+    ran = subprocess.run([PYTHON, "-S", "-B", "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == says
 
 
 async def test_an_unknown_operation_is_refused(channel: Channel) -> None:

@@ -355,10 +355,8 @@ def seed(data: bytes) -> None:
 def rename(machine: str, hostname: str) -> None:
     """A machine id (32 hexadecimal digits) and a host name of its own; each is left when empty."""
     if machine:
-        for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
-            if os.path.isfile(path) and not os.path.islink(path):
-                with open(path, "w", encoding="ascii") as file:
-                    file.write(machine + "\n")
+        with open("/etc/machine-id", "w", encoding="ascii") as file:
+            file.write(machine + "\n")
     if hostname:
         socket.sethostname(hostname)
         with open("/etc/hostname", "w", encoding="ascii") as file:
