@@ -10,6 +10,7 @@ VERBS = {
     "chat": ("org.cli.chat", "open a room and talk in it (the same as `org` alone)"),
     "run": ("org.cli.run", "say one thing, wait for the answers, print them"),
     "serve": ("org.cli.serve", "serve the rooms over HTTP, for the web page and for programs"),
+    "vm": ("org.cli.vm", "a machine of its own for the models' commands: up, status, exec, shell, down"),
     "demo": ("org.cli.demo", "watch a room of three scripted models at work"),
     "models": ("org.cli.models", "list what the model server offers"),
     "rooms": ("org.cli.rooms", "list the rooms there are, or remove one"),

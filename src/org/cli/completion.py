@@ -30,7 +30,7 @@ _BY_METAVAR: dict[str, Source] = {
     "FILE": "files",
     "DIR": "folders",
     "P": POLICIES,
-    "PLACE": ("auto", "bubblewrap", "local"),
+    "PLACE": ("auto", "vm", "bubblewrap", "local"),
 }
 
 

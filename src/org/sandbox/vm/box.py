@@ -1,0 +1,58 @@
+"""A second wall around QEMU itself, for a guest that breaks out of the first."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_NOBODY = "65534"
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")
+# QEMU's own: no program is started, no right gained, no call of the past made.
+_SECCOMP = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+
+
+async def boxed(
+    argv: Sequence[str], reads: Path, writes: Path, *, kvm: bool
+) -> tuple[list[str], tuple[str, ...]]:
+    """(QEMU's command line behind the walls that can be had here, their names).
+
+    It then sees the system's programs, the folder `reads`, and `writes`, where alone it can write;
+    no network, no other process.
+    """
+    words, walls = list(argv), []
+    if sys.platform == "linux":
+        words += _SECCOMP
+        walls.append("seccomp")
+    front = _front(reads, writes, kvm=kvm)
+    if front and await _works([*front, argv[0], "--version"]):
+        words = [*front, *words]
+        walls.append("box")
+    return words, tuple(walls)
+
+
+def _front(reads: Path, writes: Path, *, kvm: bool) -> list[str]:
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return []
+    words = [bwrap, "--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY]
+    words += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    for path in _SYSTEM:
+        words += ["--ro-bind-try", path, path]
+    words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    if kvm:
+        words += ["--dev-bind", "/dev/kvm", "/dev/kvm"]
+    words += ["--ro-bind", str(reads), str(reads), "--bind", str(writes), str(writes), "--chdir", "/"]
+    return [*words, "--"]
+
+
+async def _works(argv: Sequence[str]) -> bool:
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    return await process.wait() == 0

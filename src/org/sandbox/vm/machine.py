@@ -1,0 +1,262 @@
+"""A machine, seen from outside: a folder, and perhaps a process that it lives in.
+
+Nothing about its state is written down: a lock says whether the process is there, its socket says
+the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from org.errors import Busy, EnvironmentProblem, SandboxGone, UsageError
+from org.sandbox.vm import frames, layout
+from org.sandbox.vm.channel import Channel, Surroundings
+from org.sandbox.vm.gate import Upstream
+from org.sandbox.vm.image.store import Image, folder_of, read_image
+from org.sandbox.vm.layout import MachineFolder
+from org.sandbox.vm.link import Link, linked
+from org.sandbox.vm.supervisor import BOOT_S, Plan
+
+DEFAULT = "default"
+"""The name of the machine that verbs and rooms use."""
+
+State: TypeAlias = Literal["absent", "down", "starting", "up", "silent"]
+
+_MOST_PATH = 107  # bytes of the path of a unix socket
+_DOWN_S = 40.0
+_KILLED_S = 10.0
+_POLL_S = 0.05
+_IMAGE = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`pid` is the machine's process, None when there is none; `facts` are what that says of itself,
+    empty unless the state is `up`. `silent` is one that runs and does not answer."""
+
+    name: str
+    state: State
+    pid: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Machine:
+    """The machine in `folder`, whether it is there or not."""
+
+    def __init__(self, folder: MachineFolder) -> None:
+        self.folder = folder
+        self.name = folder.path.name
+
+    async def status(self) -> Status:
+        if not self.folder.path.is_dir():
+            return Status(self.name, "absent")
+        pid = self._holder()
+        if pid is None:
+            return Status(self.name, "down")
+        try:
+            facts = await self._ask("machine")
+        except SandboxGone:
+            return Status(self.name, "silent" if self.folder.socket.exists() else "starting", pid)
+        return Status(self.name, "up", pid, facts)
+
+    async def up_or_gone(self) -> Status:
+        """Its status. Raises `SandboxGone` when it is not up."""
+        status = await self.status()
+        if status.state != "up":
+            raise SandboxGone(f"the machine `{self.name}` is not up: {status.state}", "`org vm up`")
+        return status
+
+    def image(self, cache: Path) -> Image | None:
+        """The image that its disk stands on, None for a machine that has none yet.
+
+        Raises `EnvironmentProblem` when that image is no longer there.
+        """
+        path = self.folder.path / _IMAGE
+        if not path.exists():
+            return None
+        image = read_image(folder_of(cache, path.read_text().strip()))
+        if image is None:
+            raise EnvironmentProblem(
+                f"the image of the machine `{self.name}` is not in {layout.images(cache)} any more",
+                "`org vm rm` removes the machine, `org vm up` makes another",
+            )
+        return image
+
+    def make(self, image: Image) -> None:
+        """Make the machine, on `image`. Raises `UsageError` when it is there, or cannot be."""
+        if len(os.fsencode(self.folder.socket)) > _MOST_PATH:
+            raise UsageError(f"the path of a socket may have {_MOST_PATH} bytes: {self.folder.socket}")
+        path = self.folder.path / _IMAGE
+        if path.exists():
+            raise UsageError(f"there is a machine `{self.name}` already", "`org vm rm` removes it")
+        self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text(image.key + "\n")
+
+    async def up(
+        self,
+        image: Image,
+        cache: Path,
+        upstream: Upstream,
+        on_step: Callable[[str], None],
+        *,
+        memory_mib: int,
+        cpus: int,
+    ) -> float:
+        """Start it, and wait until it is up; the seconds that took. One that somebody else starts is
+        waited for. Cancelling it ends a machine that is not up yet.
+
+        Raises `EnvironmentProblem`, and `SandboxGone` when it did not come up.
+        """
+        root = str(self.folder.path)
+        plan = Plan(root, str(image.folder.path), str(cache), image.arch, memory_mib, cpus, upstream)
+        begun = asyncio.get_running_loop().time()
+        with self.folder.log.open("ab") as log:
+            starter = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "org.sandbox.vm.supervisor"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+        assert starter.stdin is not None
+        assert starter.stdout is not None
+        starter.stdin.write(plan.as_json().encode())
+        starter.stdin.close()
+        try:
+            await self._follow(starter.stdout, on_step)
+        finally:
+            await starter.wait()  # it has left its machine to itself
+        return asyncio.get_running_loop().time() - begun
+
+    async def _follow(self, said: asyncio.StreamReader, on_step: Callable[[str], None]) -> None:
+        """Hear how far a start is, to its end."""
+        pid = 0
+        try:
+            async for line in said:
+                match json.loads(line):
+                    case {"pid": int(number)}:
+                        pid = number
+                    case {"step": str(step)}:
+                        on_step(step)
+                    case {"ready": _}:
+                        return
+                    case {"busy": True}:
+                        on_step("waiting for the machine, which is being started already")
+                        await self._until_up()
+                        return
+                    case {"error": str(error), "hint": str(hint)}:
+                        raise SandboxGone(error, hint or "`org vm logs` shows more")
+        except asyncio.CancelledError:
+            if pid and self._holder() == pid:
+                os.kill(pid, signal.SIGKILL)
+            raise
+        raise SandboxGone("the machine's process ended", f"its log: {self.folder.log}")
+
+    async def _until_up(self) -> None:
+        deadline = asyncio.get_running_loop().time() + BOOT_S
+        while (status := await self.status()).state == "starting":
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(_POLL_S)
+        if status.state != "up":
+            raise SandboxGone(f"the machine `{self.name}` did not come up: {status.state}", "`org vm logs`")
+
+    async def down(self) -> bool:
+        """Let it end; one that does not is killed. Whether it was running."""
+        pid = self._holder()
+        if pid is None:
+            return False
+        try:
+            await self._ask("down")
+        except SandboxGone:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        if not await self._ended(_DOWN_S):
+            await self.kill()
+        return True
+
+    async def kill(self) -> None:
+        """End it as pulling the plug would. Raises `EnvironmentProblem` when it does not end."""
+        pid = self._holder()
+        if pid is None:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        if not await self._ended(_KILLED_S):
+            raise EnvironmentProblem(f"process {pid} of the machine `{self.name}` cannot be killed")
+        self.folder.socket.unlink(missing_ok=True)
+
+    def reset(self) -> None:
+        """Forget all that was written in the machine. Raises `Busy` when it runs."""
+        self._refuse_running()
+        self.folder.overlay.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove it with its disk. Raises `Busy` when it runs."""
+        self._refuse_running()
+        shutil.rmtree(self.folder.path)
+
+    @asynccontextmanager
+    async def channel(self, surroundings: Surroundings) -> AsyncIterator[Channel]:
+        """Commands and files in it. Raises `SandboxGone` when it is not up."""
+        async with self._link() as link:
+            yield Channel(link, surroundings)
+
+    @asynccontextmanager
+    async def _link(self) -> AsyncIterator[Link]:
+        if not self.folder.socket.exists():
+            raise SandboxGone(f"the machine `{self.name}` is not up", "`org vm up`")
+        async with linked(self.folder.socket, f"the machine `{self.name}`") as link:
+            yield link
+
+    async def _ask(self, what: str) -> Mapping[str, Any]:
+        """What the machine's process itself answers. Raises `SandboxGone`."""
+        async with self._link() as link:
+            talk = link.open({"op": what})
+            while (await talk.next()).kind != frames.CLOSE:
+                pass
+            return talk.closed or {}
+
+    async def _ended(self, seconds: float) -> bool:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._holder() is not None:
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+    def _refuse_running(self) -> None:
+        pid = self._holder()
+        if pid is not None:
+            raise Busy(f"the machine `{self.name}` runs (process {pid})", "`org vm down` ends it")
+
+    def _holder(self) -> int | None:
+        """The process that the machine lives in, by the lock that it holds; its number is in there."""
+        try:
+            lock = os.open(self.folder.lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            return int(os.pread(lock, 20, 0) or b"0") or None
+        finally:
+            os.close(lock)
+
+
+def machine_of(state: Path, name: str = DEFAULT) -> Machine:
+    """The machine `name`. `state` is the user's state folder of this program."""
+    return Machine(MachineFolder(layout.machines(state) / name))

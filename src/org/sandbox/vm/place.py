@@ -1,0 +1,41 @@
+"""A machine as a place where commands run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from org.ports import Command, ExecResult
+from org.sandbox.vm.channel import Surroundings
+from org.sandbox.vm.machine import Machine, Status
+
+WORKSPACES = "/srv/org"
+"""The folder in a guest that holds the workspaces, one for each room."""
+
+
+class VirtualMachine:
+    """A `Sandbox` in a machine, in the workspace `/srv/org/<workspace>` there.
+
+    Each call connects anew: a machine that went down and came up again is the same place.
+    """
+
+    def __init__(self, machine: Machine, workspace: str, *, memory: int) -> None:
+        """`memory` bounds each command with all that it starts, in bytes."""
+        self._machine = machine
+        self._surroundings = Surroundings(f"{WORKSPACES}/{workspace}", memory=memory)
+
+    async def exec(self, command: Command, on_output: Callable[[bytes], None] | None = None) -> ExecResult:
+        async with self._machine.channel(self._surroundings) as channel:
+            return await channel.exec(command, on_output)
+
+    async def read_file(self, path: str, limit: int = 1_048_576) -> bytes:
+        async with self._machine.channel(self._surroundings) as channel:
+            return await channel.read_file(path, limit)
+
+    async def write_file(self, path: str, data: bytes, *, append: bool = False) -> None:
+        async with self._machine.channel(self._surroundings) as channel:
+            await channel.write_file(path, data, append=append)
+
+
+def memory_of(status: Status) -> int:
+    """What one command may use of a machine that is up, in bytes: half of what it has."""
+    return int(status.facts["memory_mib"]) * 1024**2 // 2
