@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest_asyncio
 
 from org.errors import Busy, EnvironmentProblem, SandboxGone, UsageError
 from org.ports import Command
+from org.sandbox.vm import frames
 from org.sandbox.vm.channel import Attached, Channel, Surroundings
 from sandbox_kit import Heard, alive, ended, token
 from vm_kit import NOBODY, PYTHON, SOURCE, Guest, agent
@@ -604,6 +607,49 @@ async def test_after_a_restore_the_session_is_another(channel: Channel) -> None:
     await channel.restored()
     assert channel.session != before
     assert (await channel.python("print(1)")).head == b"1\n"
+
+
+# -- hosts that are out of step
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_rubbish_on_the_port_ends_a_session_and_not_the_agent(guest: Guest, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(5):
+        reader, writer = await asyncio.open_unix_connection(guest.path)
+        writer.write(frames.greeting(chance.randbytes(16)))
+        for number in range(2, 20):
+            ops = ["exec", "read", "write", "start", "jobs", "stop", "log", "x"]
+            request = {"op": chance.choice(ops), "argv": ["true"], "name": 7, "path": "x", "user": NOBODY}
+            kind, payload = chance.randrange(12), chance.choice([b"", b"{}", b"[]", chance.randbytes(50)])
+            opens = frames.told(frames.OPEN, number, request)
+            writer.write(chance.choice([opens, frames.frame(kind, number, payload)]))
+        with suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+        with suppress(ConnectionError):
+            await reader.read()
+    async with guest.channel() as channel:
+        assert await sh(channel, "echo on") == (0, b"on\n")
+
+
+@pytest.mark.parametrize("left", [b"", b"\x00\x00", frames.frame(frames.DATA, 2, b"x" * 100)[:9]])
+async def test_a_host_that_starts_anew_on_an_open_port_is_greeted(guest: Guest, left: bytes) -> None:
+    """As when a machine is restored between two looks at its port: nobody hung up."""
+    mark = token()
+    request = {"op": "exec", "argv": ["sh", "-c", f"sleep 1000; : {mark}"], "user": NOBODY}
+    request |= {"workspace": str(guest.workspace), "memory": 100_000_000, "pids": 50}  # type: ignore[dict-item]
+    reader, writer = await asyncio.open_unix_connection(guest.path)
+    writer.write(frames.greeting(b"1" * 16) + frames.told(frames.OPEN, 2, request))
+    await reader.readuntil(b"}")
+    writer.write(left + frames.greeting(b"2" * 16) * 8)
+    async with asyncio.timeout(30):
+        await reader.readuntil(frames.greeting(b"2" * 16))
+        writer.write(frames.told(frames.OPEN, 2, {**request, "argv": ["echo", "anew"]}))
+        await reader.readuntil(b"anew\n")
+    writer.close()
+    await ended(mark)
+    assert alive(mark) == []
 
 
 @pytest.mark.parametrize(("off_s", "says"), [(-3600.0, "set\n"), (3600.0, "set\n"), (0.0, "")])

@@ -262,5 +262,5 @@ def source(text: str) -> str | socket.socket:
         os.unlink(text)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(text)
-    listener.listen(1)
+    listener.listen(16)  # hosts that are to be served one after the other
     return listener
