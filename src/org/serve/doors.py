@@ -14,8 +14,10 @@ import os
 import secrets
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -37,15 +39,8 @@ def read_token(path: Path) -> str:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-        try:
-            os.link(draft, path)  # whole or not at all, and the first of several servers makes it
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
+        if not path.exists():
+            _make_token(path)
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
         token = path.read_text(encoding="ascii").strip()
@@ -56,6 +51,15 @@ def read_token(path: Path) -> str:
     if len(token) < 32:
         raise EnvironmentProblem(f"this is no token: `{path}`", f"remove it: `rm {path}`")
     return token
+
+
+def _make_token(path: Path) -> None:
+    """The file appears whole or not at all, and the first of several servers makes it."""
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.") as draft:  # readable by us only
+        draft.write(secrets.token_urlsafe(32) + "\n")
+        draft.flush()
+        with suppress(FileExistsError):
+            os.link(draft.name, path)
 
 
 @dataclass(slots=True)

@@ -46,6 +46,7 @@ def adopted(fd: int) -> socket.socket:
     except OSError as error:
         raise EnvironmentProblem(f"no socket to listen on: file {fd}: {error.strerror}") from error
     if not listening:
+        listener.close()
         raise EnvironmentProblem(f"no socket to listen on: file {fd} does not listen")
     listener.setblocking(False)
     return listener

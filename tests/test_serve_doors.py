@@ -1,0 +1,165 @@
+"""Who is let in."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from org.errors import EnvironmentProblem
+from org.serve.doors import Pace, read_token
+from serve_kit import TOKEN, Client, site
+
+
+async def test_without_the_token_nothing_is_told(tmp_path: Path) -> None:
+    async with site(tmp_path) as server:
+        await server.ask("POST", "/rooms", {"id": "main"})
+        for token in ("", "x", TOKEN[:-1], TOKEN + "t", "ü"):
+            for method, path in (
+                ("GET", "/rooms"),
+                ("GET", "/rooms/main"),
+                ("GET", "/rooms/main/events"),
+                ("GET", "/rooms/main/transcript"),
+                ("GET", "/metrics"),
+                ("GET", "/nowhere"),
+                ("POST", "/rooms"),
+                ("POST", "/health"),
+                ("POST", "/login"),
+            ):
+                answer = await server.ask(method, path, token=token)
+                assert (answer.status, answer.headers.get("www-authenticate")) == (401, "bearer")
+        assert (await server.ask("GET", "/health", token="")).status == 200
+        assert (await server.ask("GET", "/openapi.json", token="")).status == 200
+        basic = await server.ask("GET", "/rooms", authorization=f"Basic {TOKEN}")
+        assert basic.status == 401
+
+
+async def test_a_page_takes_a_cookie_for_the_token(tmp_path: Path) -> None:
+    async with site(tmp_path) as server:
+        host = f"127.0.0.1:{server.port}"
+        answer = await server.ask("POST", "/login", host=host)
+        assert answer.status == 204
+        cookie, *traits = answer.headers["set-cookie"].split("; ")
+        assert {"httponly", "samesite=strict", "path=/"} <= set(traits)
+        assert cookie.startswith(f"org-{server.port}=")
+        assert TOKEN not in cookie
+        assert (await server.ask("GET", "/rooms", token="", cookie=cookie, host=host)).status == 200
+        assert (await server.ask("POST", "/rooms", token="", cookie=cookie, host=host)).status == 201
+        assert (await server.ask("GET", "/rooms", token="", cookie=cookie[:-1], host=host)).status == 401
+        # It gets no new one, and does not stand in for a wrong token.
+        assert (await server.ask("POST", "/login", token="", cookie=cookie, host=host)).status == 401
+        assert (await server.ask("GET", "/rooms", token="x", cookie=cookie, host=host)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.0.0.1:7001", 200),
+        ("localhost:7001", 200),
+        ("LocalHost.", 200),
+        ("app.localhost", 200),
+        ("[::1]:7001", 200),
+        ("10.0.0.7:80", 200),  # an address cannot be pointed here by somebody else's name server
+        ("mine.example", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost.evil.example:7001", 421),
+        ("evil.example@127.0.0.1", 421),
+        ("127.0.0.1/evil", 421),
+        ("127.0.0.1:x", 421),
+        ("[::1", 421),
+        (":7001", 421),
+    ],
+)
+async def test_names_that_are_not_ours(tmp_path: Path, host: str, status: int) -> None:
+    async with site(tmp_path, names=["Mine.example"]) as server:
+        assert (await server.ask("GET", "/rooms", host=host)).status == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://127.0.0.1:7001"}, 201),
+        ({"origin": "http://127.0.0.1:7002"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "file://127.0.0.1:7001"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "same-site"}, 403),
+        ({"sec_fetch_site": "same-origin"}, 201),
+        ({"sec_fetch_site": "none"}, 201),
+    ],
+)
+async def test_requests_of_other_pages(tmp_path: Path, headers: dict[str, str], status: int) -> None:
+    async with site(tmp_path) as server:
+        answer = await server.ask("POST", "/rooms", host="127.0.0.1:7001", **headers)
+        assert answer.status == status
+        assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_a_link_from_elsewhere_may_be_followed(tmp_path: Path) -> None:
+    async with site(tmp_path) as server:
+        headers = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+        assert (await server.ask("GET", "/health", **headers)).status == 200
+
+
+async def test_too_many_requests(tmp_path: Path) -> None:
+    async with site(tmp_path, pace=Pace(0.001, 3)) as server:
+        answers = [await server.ask("POST", "/rooms/none/interrupt") for _ in range(5)]
+        assert [answer.status for answer in answers] == [404, 404, 404, 429, 429]
+        assert answers[-1].headers["retry-after"] == "1"
+        assert (await server.ask("GET", "/rooms")).status == 200  # looking is free
+
+
+async def test_a_head_without_end_is_refused(tmp_path: Path) -> None:
+    async with site(tmp_path) as server, await Client.connect(server.port) as client:
+        client.send(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"x: y\r\n" * 20_000)
+        assert (await client.answer()).status == 400
+        assert await client.closed()
+
+
+async def test_two_hosts_are_no_host(tmp_path: Path) -> None:
+    async with site(tmp_path) as server, await Client.connect(server.port) as client:
+        client.send(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n")
+        assert (await client.answer()).status == 400
+
+
+async def test_a_websocket_is_not_understood(tmp_path: Path) -> None:
+    async with site(tmp_path) as server:
+        headers = {"connection": "Upgrade", "upgrade": "websocket", "sec_websocket_version": "13"}
+        assert (await server.ask("GET", "/rooms/none", **headers)).status == 404
+
+
+def test_the_token_is_made_once_and_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "token"
+    token = read_token(path)
+    assert len(token) == 43
+    assert read_token(path) == token
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    assert read_token(path) == token
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["token"]
+
+
+async def test_several_servers_agree_on_a_token(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    tokens = await asyncio.gather(*(asyncio.to_thread(read_token, path) for _ in range(8)))
+    assert len(set(tokens)) == 1
+
+
+@pytest.mark.parametrize("text", ["", "short\n"])
+def test_a_file_that_is_no_token(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "token"
+    path.write_text(text)
+    with pytest.raises(EnvironmentProblem, match="no token"):
+        read_token(path)
+
+
+def test_a_token_that_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where a folder should be")
+    with pytest.raises(EnvironmentProblem, match="cannot be kept"):
+        read_token(tmp_path / "state" / "token")
