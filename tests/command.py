@@ -89,7 +89,12 @@ class Terminal:
         self._fd, inner = os.openpty()
         # `setsid --ctty` makes the new terminal the controlling one, so that Ctrl-C is a signal.
         self._process = subprocess.Popen(
-            ["setsid", "--ctty", *argv], stdin=inner, stdout=inner, stderr=inner, env=dict(env), cwd=cwd
+            ["setsid", "--ctty", "env", "--default-signal=INT", *argv],
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            env=dict(env),
+            cwd=cwd,
         )
         os.close(inner)
         self.raw = ""

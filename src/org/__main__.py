@@ -61,14 +61,19 @@ def _run(words: list[str]) -> int:
     except OrgError as error:
         if "--debug" in words:
             raise
-        sys.stderr.write(f"org: {error.message}\n")
+        sys.stderr.write(_plain(f"org: {error.message}") + "\n")
         for line in error.hint.splitlines():
-            sys.stderr.write(f"     {line}\n")
+            sys.stderr.write(_plain(f"     {line}") + "\n")
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except SystemExit:  # how argparse leaves when it has printed a verb's help
         return ExitCode.DONE
+
+
+def _plain(text: str) -> str:
+    """The text without what could drive a terminal: a server's words may be in it."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _verb(words: list[str]) -> str:

@@ -19,14 +19,16 @@ from org.cli.options import Parser, add_room_options, settings_from
 from org.cli.render import Plain
 from org.cli.run import exit_code
 from org.cli.style import Style
-from org.cli.terminal import confirm, print_json
+from org.cli.terminal import Asking as PlainAsking
+from org.cli.terminal import print_json
 from org.commands import COMMANDS, Quit, command
 from org.compose import Opening, Session, open_session, rooms_of
 from org.config import Settings
 from org.errors import ExitCode, OrgError, UsageError
 from org.events import Stopped
 from org.journal import list_rooms
-from org.tui import Asking, run_app
+from org.tui import Asking, run_app, run_attached
+from org.wording import clean
 
 T = TypeVar("T")
 
@@ -38,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--room", metavar="NAME", default="", help="the name of the new room")
     made.add_argument("-r", "--resume", metavar="ROOM", nargs="?", const=LATEST,
                       help="go on in a room (without a name: the newest)")  # fmt: skip
+    made.add_argument("--attach", metavar="URL", help="join a room that `org serve` runs: the one named by "
+                      "--room, else the one last used")  # fmt: skip
     made.add_argument("--plain", action="store_true", help="line by line; so it is without a terminal, or on "
                       "a dumb one, and with --debug")  # fmt: skip
     add_room_options(made)
@@ -51,13 +55,18 @@ def run(argv: list[str]) -> int:
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     full = interactive and not args.plain and not args.debug and os.environ.get("TERM", "dumb") != "dumb"
     asking = Asking()
+    at_prompt = PlainAsking()
+    if args.attach:
+        if not full or args.resume is not None:
+            raise UsageError("`--attach` takes a full screen, and `--room` for the room's name")
+        return asyncio.run(run_attached(args.attach, args.room, settings))
     for warning in settings.warnings:
         sys.stderr.write(f"warning: {warning}\n")
     opening = Opening(
         room=_room(args, settings),
         resume=args.resume is not None,
         folder=args.folder and args.folder.resolve(),
-        ask=(asking if full else confirm) if interactive else None,
+        ask=(asking if full else at_prompt) if interactive else None,
         unsafe_local=args.unsafe_local,
         progress=lambda text: print(f"{text} …", file=sys.stderr),
     )
@@ -66,7 +75,7 @@ def run(argv: list[str]) -> int:
             settings = replace(settings, model=runner.run(choose_model(settings, interactive=interactive)))
         if full:
             return runner.run(_full_screen(settings, opening, asking))
-        conversation = Conversation(runner, settings, opening, debug=args.debug)
+        conversation = Conversation(runner, settings, opening, at_prompt, debug=args.debug)
         return conversation.run(interactive=interactive)
 
 
@@ -84,15 +93,25 @@ def _room(args: argparse.Namespace, settings: Settings) -> str:
 async def _full_screen(settings: Settings, opening: Opening, asking: Asking) -> int:
     async with open_session(settings, opening) as session:
         code = await run_app(session, asking)
-    print(f"`org chat --resume {session.id}` goes on here")
+        if session.room.transcript:
+            print(f"`org chat --resume {session.id}` goes on here")
     return code
 
 
 class Conversation:
     """One person at a prompt. The event loop runs while the room works, and rests at the prompt."""
 
-    def __init__(self, runner: asyncio.Runner, settings: Settings, opening: Opening, *, debug: bool) -> None:
+    def __init__(
+        self,
+        runner: asyncio.Runner,
+        settings: Settings,
+        opening: Opening,
+        asking: PlainAsking,
+        *,
+        debug: bool,
+    ) -> None:
         self._runner = runner
+        self._asking = asking
         self._settings = settings
         self._opening = opening
         self._debug = debug
@@ -106,7 +125,10 @@ class Conversation:
         )
         style = Style.for_stream(sys.stdout, os.environ)
         room = session.room
-        self._view = Plain(sys.stdout, style, room, live=interactive and style.enabled)
+        self._view = Plain(
+            sys.stdout, style, room, live=interactive and Style.is_live(sys.stdout, os.environ)
+        )
+        self._asking.view = self._view
         room.observe(self._view)
         if self._debug:
             room.observe(lambda event: print_json(event, sys.stderr))
@@ -123,7 +145,7 @@ class Conversation:
         finally:
             self._view.close()
             self._do(self._stack.aclose())
-        if interactive:
+        if interactive and session.room.transcript:
             print(style.dim(f"`org chat --resume {session.id}` goes on here"))
         return exit_code(self._stopped) if not interactive else ExitCode.DONE
 
@@ -172,7 +194,7 @@ class Conversation:
         except OrgError as error:
             self._view.close()
             hint = f"\n     {error.hint}" if error.hint else ""
-            print(f"org: {error.message}{hint}", file=sys.stderr)
+            print(clean(f"org: {error.message}{hint}"), file=sys.stderr)
         except KeyboardInterrupt:
             self._view.close()
             if self._quitting:

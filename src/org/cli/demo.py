@@ -51,7 +51,7 @@ async def _watch(settings: Settings, task: str) -> ExitCode:
         print(style.dim(f"{session.id} · commands run {session.place}"))
         print(f"\n{style.bold(settings.name)}\n{textwrap.fill(task, 92)}\n", flush=True)
         with ExitStack() as stack:
-            view = Plain(sys.stdout, style, session.room, live=style.enabled)
+            view = Plain(sys.stdout, style, session.room, live=Style.is_live(sys.stdout, os.environ))
             stack.callback(view.close)
             session.room.observe(view)
             loop = asyncio.get_running_loop()

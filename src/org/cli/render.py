@@ -107,6 +107,15 @@ class Plain:
         if not self._at_line_start:
             self._write("\n")
 
+    def ask(self, question: str) -> None:
+        """Show a question. Nothing is drawn while the cursor stands behind it."""
+        self._new_line()
+        self._write(question)
+
+    def answered(self) -> None:
+        """The person has ended the line of the question."""
+        self._at_line_start = True
+
     # -- speech
 
     def _delta(self, event: Delta) -> None:
@@ -194,7 +203,7 @@ class Plain:
         if event.reason in ("quiet", "passed"):
             self._line(self._style.dim(f"({figures})"))
         else:
-            detail = f": {event.detail}" if event.detail else ""
+            detail = f": {clean(event.detail)}" if event.detail else ""
             self._line(
                 self._style.yellow(f"stopped ({event.reason}{detail})") + self._style.dim(f" · {figures}")
             )

@@ -14,7 +14,7 @@ from org.cli.choose import choose_model
 from org.cli.options import Parser, add_room_options, settings_from
 from org.cli.render import Plain
 from org.cli.style import Style
-from org.cli.terminal import confirm, print_json
+from org.cli.terminal import Asking, print_json
 from org.compose import Opening, Session, open_session
 from org.config import Settings
 from org.errors import ExitCode, UsageError
@@ -65,28 +65,33 @@ def run(argv: list[str]) -> int:
     text = "\n\n".join(part for part in (text, piped.rstrip()) if part.strip())
     if not text:
         raise UsageError("there is nothing to say", 'write it behind: `org run "@calc what is 2**100?"`')
+    asking = Asking()
     opening = Opening(
         room=args.resume or args.room,
         resume=bool(args.resume),
         folder=args.folder and args.folder.resolve(),
-        ask=confirm if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() else None,
+        ask=asking if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() else None,
         unsafe_local=args.unsafe_local,
         progress=lambda note: print(f"{note} …", file=sys.stderr),
     )
-    return asyncio.run(_say(settings, opening, text, as_json=args.json, debug=args.debug))
+    return asyncio.run(_say(settings, opening, asking, text, as_json=args.json, debug=args.debug))
 
 
-async def _say(settings: Settings, opening: Opening, text: str, *, as_json: bool, debug: bool) -> ExitCode:
+async def _say(
+    settings: Settings, opening: Opening, asking: Asking, text: str, *, as_json: bool, debug: bool
+) -> ExitCode:
     if not opening.resume:
         settings = replace(settings, model=await choose_model(settings, interactive=opening.ask is not None))
     async with open_session(settings, opening) as session:
         if session.sandbox is None:
             sys.stderr.write(f"warning: commands run {session.place}\n")
+        elif not as_json:
+            sys.stderr.write(f"commands run {session.place}\n")
         with ExitStack() as stack:
+            view = asking.view = _view(session)
             if as_json:
                 session.room.observe(lambda event: print_json(event, sys.stdout))
             else:
-                view = _view(session)
                 stack.callback(view.close)
                 session.room.observe(view)
                 if not sys.stdout.isatty():
@@ -107,8 +112,9 @@ def _view(session: Session) -> Plain:
     style = Style.for_stream(out, os.environ)
     room, person = session.room, session.settings.name
     if out is sys.stdout:
-        return Plain(out, style, room, live=style.enabled)
-    return Plain(out, style, room, live=style.enabled, skip=lambda message: _is_for(message, person))
+        return Plain(out, style, room, live=Style.is_live(out, os.environ))
+    live = Style.is_live(out, os.environ)
+    return Plain(out, style, room, live=live, skip=lambda message: _is_for(message, person))
 
 
 def _is_for(message: Message, person: str) -> bool:

@@ -17,6 +17,11 @@ class Style:
         """Colours on a terminal that has them, unless `NO_COLOR` is set."""
         return cls(stream.isatty() and not env.get("NO_COLOR") and env.get("TERM") != "dumb")
 
+    @staticmethod
+    def is_live(stream: TextIO, env: Mapping[str, str]) -> bool:
+        """Whether a line on it can be drawn over, with or without colours."""
+        return stream.isatty() and env.get("TERM", "dumb") != "dumb"
+
     def bold(self, text: str) -> str:
         return self._paint(text, 1)
 

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import termios
 from typing import TextIO
 
+from org.cli.render import Plain
 from org.encoding import encode
 from org.events import Event
 from org.tooling import ToolCall
 from org.wording import clean
 
 
-async def confirm(participant: str, call: ToolCall) -> bool:
-    """Put a tool call before the person; only a plain yes is one."""
-    shown = "\n".join(f"    {key}: {clean(str(value))}" for key, value in call.arguments.items())
-    sys.stdout.write(f"\r\x1b[K{participant} wants to call {call.name}:\n{shown}\nRun it? [y/N] ")
-    sys.stdout.flush()
-    answer = await _line()
-    return answer.strip().lower() in ("y", "yes")
+class Asking:
+    """Puts tool calls before the person at the terminal; only a plain yes is one.
+
+    `view` is what else writes there: the question goes through it, so that nothing is drawn over it.
+    """
+
+    view: Plain
+
+    async def __call__(self, participant: str, call: ToolCall) -> bool:
+        shown = "\n".join(f"    {key}: {clean(str(value))}" for key, value in call.arguments.items())
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer
+        self.view.ask(f"{participant} wants to call {call.name}:\n{shown}\nRun it? [y/N] ")
+        try:
+            answer = await _line()
+        finally:
+            self.view.answered()
+        return answer.strip().lower() in ("y", "yes")
 
 
 async def _line() -> str:
