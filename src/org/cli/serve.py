@@ -18,6 +18,7 @@ from org.compose import Opening, Session, open_session, rooms_of
 from org.config import Settings
 from org.errors import ExitCode, OrgError, UsageError
 from org.journal import room_folder
+from org.llm.embedded import EmbeddedServer
 from org.serve.contract import Contract
 from org.serve.doors import read_token
 from org.serve.hub import Hub
@@ -102,7 +103,22 @@ async def _serve(serving: Serving, listener: socket.socket, url: str, room: str)
         if room:
             opening.append(asyncio.create_task(_open(hub, room)))
 
-    await serve(serving, listener, accepting)
+    async with _model_file(serving.settings) as settings:
+        await serve(replace(serving, settings=settings), listener, accepting)
+
+
+@asynccontextmanager
+async def _model_file(settings: Settings) -> AsyncIterator[Settings]:
+    """With a model file, one engine for all rooms; each would start its own otherwise."""
+    if not (settings.model or "").endswith(".gguf"):
+        yield settings
+        return
+    path = Path(settings.model or "").expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"no such model file: `{path}`")
+    print(f"loading {path.name} …", file=sys.stderr)
+    async with EmbeddedServer(path, path.stem) as engine:
+        yield replace(settings, model=path.stem, base=engine.base_url)
 
 
 async def _open(hub: Hub, room: str) -> None:

@@ -1,0 +1,141 @@
+"""`org serve` as a process, on the real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import ssl
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cli_kit import Desk
+from command import DEADLINE_S, Home
+from engine import SCRIPTS, Engine
+from org.errors import ExitCode
+from org.llm.scripted import scripted_model
+from org.serve.listener import bind
+from serve_kit import Client, ask, read_until, request
+
+TLS = Path(__file__).parent / "data" / "tls"
+
+
+@contextmanager
+def served(home: Home, *words: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """(process, port, token) of a server on a free port."""
+    process = home.start("serve", "--port", "0", *words)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        line = process.stdout.readline()
+        found = re.fullmatch(r"org serves at https?://127\.0\.0\.1:(\d+)/#token=([\w-]{43})\n", line)
+        assert found, line + process.stderr.read()
+        yield process, int(found[1]), found[2]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.engine
+async def test_a_room_is_served_from_the_first_word_to_the_end(tmp_path: Path, engine: Engine) -> None:
+    home = Home(tmp_path, engine.base_url, engine.model)
+    home.roster({"guide": ("simple", "hello")})
+    with served(home, "--room", "main") as (process, port, token):
+        kept = tmp_path / "state" / "org" / "serve-token"
+        assert kept.read_text().strip() == token
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        async with await Client.connect(port) as reader:
+            while (room := await ask(port, "GET", "/rooms/main", token=token)).status == 404:
+                pass  # it is being made
+            assert [p["name"] for p in room.json["participants"]] == ["guide"]
+            reader.send(request("GET", "/rooms/main/events", token=token))
+            await reader.head()
+            assert (
+                await ask(port, "POST", "/rooms/main/messages", {"text": "hi"}, token=token)
+            ).status == 202
+            events = await read_until(reader, "stopped")
+            said = [e["message"]["content"] for _, e in events if e["type"] == "posted"]
+            assert said[0] == "hi"
+            assert len(said) == 2
+            # Another `org` is told where the room is.
+            busy = await asyncio.to_thread(home.run, "run", "-r", "main", "hello?")
+            assert busy.returncode == ExitCode.BUSY
+            assert f"http://127.0.0.1:{port}" in busy.stderr
+            health = (await ask(port, "GET", "/health", token="")).json
+            assert health["pid"] == process.pid
+            process.send_signal(signal.SIGTERM)
+            assert await reader.event() is None
+        assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0
+    shown = home.run("show", "main")
+    assert said[1] in shown.stdout
+
+
+@pytest.mark.engine
+async def test_rooms_share_the_engine_of_a_model_file(tmp_path: Path, models: Path) -> None:
+    home = Home(tmp_path, model=str(scripted_model(SCRIPTS, models)))
+    home.roster({"guide": ("simple", "hello")})
+    with served(home) as (process, port, token):
+        for name in ("one", "two"):
+            assert (await ask(port, "POST", "/rooms", {"id": name}, token=token)).status == 201
+        assert len(children(process.pid)) == 1
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0
+
+
+async def test_without_a_model_server_it_serves_what_was(tmp_path: Path) -> None:
+    home = Home(tmp_path, "http://127.0.0.1:9/v1")
+    with served(home) as (_, port, token):
+        made = await ask(port, "POST", "/rooms", {}, token=token)
+        assert (made.status, "127.0.0.1:9" in made.error) == (503, True)
+        assert (await ask(port, "GET", "/rooms", token=token)).json == {"rooms": []}
+
+
+async def test_tls(tmp_path: Path) -> None:
+    home = Home(tmp_path, "http://127.0.0.1:9/v1")
+    files = ("--tls-cert", str(TLS / "cert.pem"), "--tls-key", str(TLS / "key.pem"))
+    with served(home, *files) as (_, port, token):
+        context = ssl.create_default_context(cafile=TLS / "cert.pem")
+        streams = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+        async with Client(*streams) as client:
+            assert (await client.ask("GET", "/rooms", token=token)).status == 200
+            login = await client.ask("POST", "/login", token=token)
+            assert "secure" in login.headers["set-cookie"]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(tmp_path, monkeypatch, capsys)
+
+
+def test_a_busy_port_names_its_holder(desk: Desk) -> None:
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        said = desk.org("serve", "--port", str(port))
+    assert said.code == ExitCode.BUSY
+    assert f"port {port} is taken: pid {os.getpid()}" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--listen", "0.0.0.0"], "refused without TLS"),
+        (["--listen", "0.0.0.0", "--tls-cert", "x"], "needs both"),
+        (["--tls-key", "x"], "needs both"),
+        (["--tls-cert", "x", "--tls-key", "y"], "no such file: `x`"),
+        (["--port", "x"], "--port"),
+    ],
+)
+def test_doors_that_would_be_left_open(desk: Desk, words: list[str], message: str) -> None:
+    said = desk.org("serve", *words)
+    assert (said.code, message in said.err) == (ExitCode.USAGE, True), said.err
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
