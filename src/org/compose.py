@@ -22,6 +22,8 @@ from org.llm.embedded import EmbeddedServer
 from org.ports import Sandbox
 from org.sandbox.bubblewrap import Bubblewrap
 from org.sandbox.local import Local
+from org.sandbox.vm.machine import machine_of
+from org.sandbox.vm.place import VirtualMachine, memory_of
 from org.tooling import Tool, ToolCall
 from org.tools.chat_mode import chat_mode
 from org.tools.python_run import python_run
@@ -71,6 +73,13 @@ class Session:
     place: str
     servers: Servers
     room: Room = field(init=False)
+
+    @property
+    def files_in(self) -> str:
+        """Where the room's files are, in words."""
+        if isinstance(self.sandbox, VirtualMachine):
+            return f"{self.sandbox.folder} there"
+        return str(self.workspace)
 
     async def participant(
         self, member: Member, others: Sequence[str], joined: Joined | None = None
@@ -183,7 +192,10 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
         await stack.enter_async_context(journal)
         workspace = opening.folder or room_folder(rooms_of(settings), room_id) / "work"
         workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sandbox, place = await choose_place(settings, workspace, unsafe_local=opening.unsafe_local)
+        name = "" if opening.folder else room_id
+        sandbox, place = await choose_place(
+            settings, workspace, unsafe_local=opening.unsafe_local, in_machine=name
+        )
         history = [entry.event for entry in journal.read()]
         if settings.model is None:
             settings = replace(settings, model=_model_of(history))
@@ -218,25 +230,56 @@ def _drop_unused(rooms: Path, room: str) -> None:
 
 
 async def choose_place(
-    settings: Settings, workspace: Path, *, unsafe_local: bool
+    settings: Settings, workspace: Path, *, unsafe_local: bool, in_machine: str
 ) -> tuple[Sandbox | None, str]:
     """(where commands run, in words); without a place tools that run commands are off.
 
-    Never falls back to this machine itself. Raises `EnvironmentProblem` when a sandbox is required.
+    `in_machine` is what the workspace is called in a machine, empty for a folder of the person's own,
+    which is in none. A machine that is up is taken before anything weaker, and one that is there and
+    does not answer is an error. Never falls back to this machine itself. Raises `EnvironmentProblem`
+    when a sandbox is required, `UsageError` for a folder that is not in the machine.
     """
-    chosen = settings.sandbox.place
+    chosen, required = settings.sandbox.place, settings.sandbox.require
+    if required == "vm" and (unsafe_local or chosen in ("local", "bubblewrap")):
+        raise EnvironmentProblem("the settings require a machine: `sandbox.require`", "`--sandbox vm`")
     if unsafe_local or chosen == "local":
         return Local(workspace, unsafe=unsafe_local), "on this machine itself, without a wall"
-    if chosen == "vm":
-        raise EnvironmentProblem("no machine is up", "take another place: `--sandbox bubblewrap`")
+    if chosen in ("auto", "vm"):
+        found = await _in_machine(settings, in_machine)
+        if found is not None:
+            return found
+        if chosen == "vm" or required == "vm":
+            raise EnvironmentProblem("no machine is up", "`org vm up` starts one")
     sandbox = Bubblewrap(workspace)
     try:
         await sandbox.check()
     except EnvironmentProblem as error:
-        if chosen == "bubblewrap" or settings.sandbox.require:
+        if chosen == "bubblewrap" or required:
             raise
         return None, f"nowhere: {error.message}" + (f" ({error.hint})" if error.hint else "")
-    return sandbox, "in bubblewrap: no network, only the workspace can be written"
+    note = "" if chosen == "bubblewrap" else "; no machine is up (`org vm up`)"
+    return sandbox, f"in bubblewrap: no network, only the workspace can be written{note}"
+
+
+async def _in_machine(settings: Settings, workspace: str) -> tuple[Sandbox, str] | None:
+    """The machine as a place, None when none runs. Raises `EnvironmentProblem`, `UsageError`."""
+    machine = machine_of(settings.places.state)
+    status = await machine.status()
+    if status.state in ("absent", "down"):
+        return None
+    if status.state != "up":
+        raise EnvironmentProblem(
+            f"the machine `{machine.name}` does not answer: {status.state}",
+            "`org vm status` shows it; `--sandbox bubblewrap` does without it",
+        )
+    if not workspace:
+        raise UsageError(
+            "a folder of yours is not in the machine that is up",
+            "leave `-C` out, or take a weaker place: `--sandbox bubblewrap`",
+        )
+    place = VirtualMachine(machine, workspace, memory=memory_of(status))
+    walls = " + ".join(status.facts["walls"])
+    return place, f"in the machine `{machine.name}`: no network but the model server; {walls}"
 
 
 async def list_models(settings: Settings) -> tuple[ChatClient, list[str]]:

@@ -28,6 +28,7 @@ from org.config import Settings, is_loopback, load
 from org.errors import EnvironmentProblem, ExitCode, ModelError, ServerUnreachable
 from org.sandbox.limits import Limits
 from org.sandbox.proof import Probe, prove
+from org.sandbox.vm.place import VirtualMachine
 from org.wording import clean, duration, one_line
 
 JSON_VERSION = 1
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         description="Try what a room needs: the model server, the sandbox's walls (attacked from inside),"
         " the disk. Exit code 1: a wall does not hold; 7: there is no sandbox, or no place for rooms.",
     )
-    made.add_argument("--sandbox", metavar="PLACE", help="the place to try: auto, bubblewrap or local")
+    made.add_argument("--sandbox", metavar="PLACE", help="the place to try: auto, vm, bubblewrap or local")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 
@@ -191,10 +192,12 @@ async def _sandbox(settings: Settings) -> tuple[Finding, tuple[Probe, ...]]:
     chosen, source = settings.sandbox.place, settings.sources["sandbox.place"]
     with tempfile.TemporaryDirectory(prefix="org-doctor-") as scratch:
         try:
-            sandbox, place = await choose_place(settings, Path(scratch), unsafe_local=chosen == "local")
+            sandbox, place = await choose_place(
+                settings, Path(scratch), unsafe_local=chosen == "local", in_machine="doctor"
+            )
             if sandbox is None:
                 return Finding(SANDBOX, "missing", f"commands run {place}", "until then tools are off"), ()
-            probes = await prove(sandbox, Limits())
+            probes = await prove(sandbox, Limits(), apart=isinstance(sandbox, VirtualMachine))
         except EnvironmentProblem as error:
             return Finding(SANDBOX, "missing", error.message, error.hint), ()
     text = f"place: {chosen} ({source}): commands run {place}"

@@ -33,7 +33,7 @@ def add_room_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where it works")
     where.add_argument("-C", dest="folder", metavar="DIR", type=Path, help="work in this folder of yours "
                        "instead of one of the room's own")  # fmt: skip
-    where.add_argument("--sandbox", metavar="PLACE", help="where commands run: auto, bubblewrap or local")
+    where.add_argument("--sandbox", metavar="PLACE", help="where commands run: auto, vm, bubblewrap or local")
     where.add_argument("--unsafe-local", action="store_true",
                        help="run commands on this machine itself, without a wall")  # fmt: skip
     where.add_argument("-y", "--yes", action="store_true", help="run what would be asked about")

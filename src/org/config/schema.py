@@ -63,11 +63,11 @@ class ToolPolicies:
 
 @dataclass(frozen=True, slots=True)
 class SandboxChoice:
-    """Where tools run. With `require` there is no room without a sandbox; otherwise the room opens
-    and its tools are off."""
+    """Where tools run. With `require` there is no room without a sandbox, with `"vm"` none without a
+    machine; otherwise the room opens and its tools are off."""
 
     place: Place
-    require: bool
+    require: bool | Literal["vm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,10 @@ def read_yes_or_no(value: object) -> bool:
     return value
 
 
+def read_required(value: object) -> bool | Literal["vm"]:
+    return "vm" if value == "vm" else read_yes_or_no(value)
+
+
 def one_of(words: Iterable[str]) -> Callable[[object], str]:
     def read(value: object) -> str:
         if not isinstance(value, str) or value not in words:
@@ -218,8 +222,8 @@ KEYS: tuple[Key, ...] = (
     _tool("embedded", "calls that a model wrote as text instead of declaring them"),
     Key("sandbox.place", _either(PLACES), one_of(PLACES), "auto", "where tools run", guard=_differs,
         env=("ORG_SANDBOX",)),
-    Key("sandbox.require", "true or false", read_yes_or_no, False, "open no room when there is no sandbox "
-        "(otherwise its tools are off)", guard=_differs),
+    Key("sandbox.require", 'true, false or "vm"', read_required, False, "open no room when there is no "
+        "sandbox, or no machine (otherwise its tools are off)", guard=_differs),
     Key("client.idle_timeout_s", _SECONDS, read_seconds, 3600, "silence after which a server counts as "
         "gone; a busy one may be silent for many minutes"),
     Key("client.connect_timeout_s", _SECONDS, read_seconds, 5, "time for a connection to come about"),

@@ -32,6 +32,9 @@ _WALLS = {
     "environment": ("environment",),
     "limits": ("processes", "memory", "file_size"),
 }
+# In a place with a kernel and a system of its own these would only meet what belongs to the place.
+_ITS_OWN = frozenset({"system", "privileges", "keys", "memory", "file_size"})
+_SECRETS = ("/etc/shadow", "/etc/ssh/ssh_host_ed25519_key", "/etc/machine-id")
 _VARIABLES = ("PATH", "HOME", "LANG", "TERM", "PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE", "ORG_JOB")
 
 
@@ -46,14 +49,15 @@ class Probe:
     detail: str
 
 
-async def prove(place: Sandbox, limits: Limits) -> tuple[Probe, ...]:
+async def prove(place: Sandbox, limits: Limits, *, apart: bool = False) -> tuple[Probe, ...]:
     """Attack `place`, whose limits are `limits`, with every attempt there is.
 
-    It needs `python3` inside. Raises `EnvironmentProblem` when the attempts cannot be made, and
-    `SandboxGone`.
+    `apart` says that it has a kernel and a system of its own, as a machine has: the attempts are then
+    those that would get through to this side. It needs `python3` inside. Raises `EnvironmentProblem`
+    when the attempts cannot be made, and `SandboxGone`.
     """
     program = files("org.sandbox").joinpath("intruder.py").read_text("utf-8")
-    with _targets() as targets:
+    with _targets(apart=apart) as targets:
         given = targets.given | {
             "variables": _VARIABLES,
             "processes": limits.processes,
@@ -69,7 +73,10 @@ async def prove(place: Sandbox, limits: Limits) -> tuple[Probe, ...]:
         raise EnvironmentProblem(f"the place cannot be tried: {said or f'exit code {result.exit_code}'}")
     found: dict[str, tuple[bool, str]] = json.loads(result.head)
     found |= {name: (False, detail) for name, detail in reached.items()}
-    return tuple(Probe(name, wall, *found[name]) for wall, names in _WALLS.items() for name in names)
+    made = {
+        wall: [name for name in names if not (apart and name in _ITS_OWN)] for wall, names in _WALLS.items()
+    }
+    return tuple(Probe(name, wall, *found[name]) for wall, names in made.items() for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +113,14 @@ def _came(listener: socket.socket) -> bool:
 
 
 @contextmanager
-def _targets() -> Iterator[_Targets]:
+def _targets(*, apart: bool) -> Iterator[_Targets]:
     token = f"org-probe-{secrets.token_hex(8)}"
     with (
         socket.create_server(("127.0.0.1", 0)) as tcp,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as unix,
         tempfile.NamedTemporaryFile(prefix="org-probe-") as canary,
+        tempfile.TemporaryDirectory(prefix="org-probe-") as folder,
         # It waits for its input to end, which happens at the latest when this process does.
         subprocess.Popen(["/bin/sh", "-c", "read -r _", token], stdin=subprocess.PIPE) as victim,
     ):
@@ -126,8 +134,9 @@ def _targets() -> Iterator[_Targets]:
             "victim": victim.pid,
             "token": token,
             "canary": canary.name,
-            "homes": sorted({str(Path.home()), "/root", "/home"}),
-            "secrets": ["/etc/shadow", "/etc/ssh/ssh_host_ed25519_key", "/etc/machine-id"],
+            # A place apart has such folders too: there, only what nobody else has is an aim.
+            "homes": [folder] if apart else sorted({str(Path.home()), "/root", "/home"}),
+            "secrets": [canary.name] if apart else list(_SECRETS),
         }
         targets = _Targets(tcp, udp, unix, victim, Path(canary.name), given)
         for listener in (tcp, udp, unix):

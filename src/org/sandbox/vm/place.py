@@ -21,7 +21,8 @@ class VirtualMachine:
     def __init__(self, machine: Machine, workspace: str, *, memory: int) -> None:
         """`memory` bounds each command with all that it starts, in bytes."""
         self._machine = machine
-        self._surroundings = Surroundings(f"{WORKSPACES}/{workspace}", memory=memory)
+        self.folder = f"{WORKSPACES}/{workspace}"
+        self._surroundings = Surroundings(self.folder, memory=memory)
 
     async def exec(self, command: Command, on_output: Callable[[bytes], None] | None = None) -> ExecResult:
         async with self._machine.channel(self._surroundings) as channel:
