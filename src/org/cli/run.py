@@ -87,6 +87,8 @@ async def _say(
             sys.stderr.write(f"warning: commands run {session.place}\n")
         elif not as_json:
             sys.stderr.write(f"commands run {session.place}\n")
+        elif not as_json:
+            sys.stderr.write(f"commands run {session.place}\n")
         with ExitStack() as stack:
             view = asking.view = _view(session)
             if as_json:
