@@ -17,7 +17,7 @@ from org.events import Committed
 from org.ports import Participant
 from org.tui.app import ChatApp
 from org.tui.dialogs import Approval
-from org.tui.link import local
+from org.tui.link import Link, local
 from org.tui.prompt import Prompt
 from org.tui.transcript import Transcript
 
@@ -37,11 +37,12 @@ class Clock:
 class Screen:
     """The app with what tests ask of it."""
 
-    def __init__(self, app: ChatApp, pilot: Pilot[Any], room: Room, clock: Clock) -> None:
+    def __init__(self, app: ChatApp, pilot: Pilot[Any], link: Link, clock: Clock) -> None:
         self.app = app
         self.pilot = pilot
-        self.room = room
+        self.link = link
         self.clock = clock
+        self.room: Room
 
     @property
     def prompt(self) -> Prompt:
@@ -116,8 +117,16 @@ async def screen(
             **room_options,
         )
         await stack.enter_async_context(session.room)
-        clock = Clock()
-        app = ChatApp(local(session), clock)
-        async with app.run_test(size=size) as pilot:
-            await pilot.pause()
-            yield Screen(app, pilot, session.room, clock)
+        async with shown_on(local(session), size) as shown:
+            shown.room = session.room
+            yield shown
+
+
+@asynccontextmanager
+async def shown_on(link: Link, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Screen]:
+    """The app on a link, without a terminal."""
+    clock = Clock()
+    app = ChatApp(link, clock)
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        yield Screen(app, pilot, link, clock)

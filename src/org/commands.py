@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from org.chat.participant import ModelParticipant
+from org.chat.state import State
 from org.compose import Session
 from org.config import parse_with
 from org.errors import SandboxGone, UsageError
-from org.events import CallFinished, Stepped
+from org.events import CallFinished, Committed, Stepped
 from org.messages import Usage
 from org.ports import Command as SandboxCommand
 from org.tools.clip import clip
@@ -41,13 +42,53 @@ async def command(session: Session, text: str) -> str | None:
         return await _shell(session, text[1:].strip())
     if not text.startswith("/"):
         return None
+    name, rest = split(text, COMMANDS)
+    return await COMMANDS[name].run(session, rest)
+
+
+def split(text: str, names: Collection[str]) -> tuple[str, str]:
+    """(the command's name, its arguments) of a line that begins with a slash. Raises `UsageError`."""
     name, _, rest = text[1:].partition(" ")
-    if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, 1)
+    if name not in names:
+        near = get_close_matches(name, names, 1)
         raise UsageError(
             f"there is no `/{name}`", f"did you mean `/{near[0]}`?" if near else "/help lists them"
         )
-    return await COMMANDS[name].run(session, rest.strip())
+    return name, rest.strip()
+
+
+def who(state: State) -> str:
+    """Who is in a room, on which model, speaking to whom."""
+    lines = []
+    for name, member in state.members.items():
+        joined = member.joined
+        model = f"{joined.profile or 'participant'}, {joined.model}"
+        what = "person" if joined.kind == "person" else model
+        lines.append(f"  {name:14}{what}  -> {address(member.mode)}")
+    return "\n".join(lines)
+
+
+def newest_calls(events: Sequence[Committed]) -> str:
+    """The newest tool calls and what they gave."""
+    calls = [event for event in events if isinstance(event, CallFinished)][-5:]
+    return "\n".join(f"{c.participant}: {clean(describe(c.call))}\n{clean(c.result.output)}" for c in calls)
+
+
+def write_room(room: str, events: Sequence[Committed], name: str) -> str:
+    """Write a room into a new file of that name, or one named after it. Raises `UsageError`."""
+    path = Path(name).expanduser() if name else Path(f"{room}.md")
+    if path.suffix == ".json":
+        text = "".join(f"{line}\n" for line in to_json_lines(events))
+    else:
+        text = to_markdown(events, room)
+    try:
+        with path.open("x", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"`{path}` exists", "name another file: /export FILE") from None
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
+    return f"written: {path}"
 
 
 async def _help(session: Session, rest: str) -> str:
@@ -63,16 +104,7 @@ async def _help(session: Session, rest: str) -> str:
 
 
 async def _who(session: Session, rest: str) -> str:
-    lines = []
-    for name, member in session.room.state.members.items():
-        joined = member.joined
-        what = (
-            "person"
-            if joined.kind == "person"
-            else f"{joined.profile or 'participant'}, {_model(session, name)}"
-        )
-        lines.append(f"  {name:14}{what}  -> {address(member.mode)}")
-    return "\n".join(lines)
+    return who(session.room.state)
 
 
 async def _invite(session: Session, rest: str) -> str:
@@ -102,23 +134,19 @@ async def _mode(session: Session, rest: str) -> str:
 async def _set_model(session: Session, rest: str) -> str:
     words = rest.split()
     if not words:
-        return await _who(session, "")
+        return who(session.room.state)
     model = words[-1]
     names = (
         [words[0].removeprefix("@")] if len(words) > 1 else [p.introduction.name for p in _models(session)]
     )
     for name in names:
-        participant = _one(session, name)
-        participant.introduction = replace(participant.introduction, model=model)
-    return f"{', '.join(names)}: {model} from now on, until the room is left"
+        await session.set_model(name, model)
+    return f"{', '.join(names)}: {model} from now on"
 
 
 async def _tools(session: Session, rest: str) -> str:
     if rest == "last":
-        calls = [event for event in session.room.events if isinstance(event, CallFinished)][-5:]
-        return "\n".join(
-            f"{c.participant}: {clean(describe(c.call))}\n{clean(c.result.output)}" for c in calls
-        )
+        return newest_calls(session.room.events)
     lines = []
     for participant in _models(session):
         tools = ", ".join(f"{tool.spec.name} ({tool.policy})" for tool in participant.tools) or "none"
@@ -183,19 +211,7 @@ async def _clear(session: Session, rest: str) -> str:
 
 
 async def _export(session: Session, rest: str) -> str:
-    path = Path(rest).expanduser() if rest else Path(f"{session.id}.md")
-    if path.suffix == ".json":
-        text = "".join(f"{line}\n" for line in to_json_lines(session.room.events))
-    else:
-        text = to_markdown(session.room.events, session.id)
-    try:
-        with path.open("x", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UsageError(f"`{path}` exists", "name another file: /export FILE") from None
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
-    return f"written: {path}"
+    return write_room(session.id, session.room.events, rest)
 
 
 async def _quit(session: Session, rest: str) -> str:
@@ -244,7 +260,3 @@ def _one(session: Session, name: str) -> ModelParticipant:
         if participant.introduction.name == name:
             return participant
     raise UsageError(f"no participant is called `{name}`")
-
-
-def _model(session: Session, name: str) -> str:
-    return next((p.introduction.model for p in _models(session) if p.introduction.name == name), "")

@@ -41,6 +41,10 @@ class Ledger:
         """Write these events, all or none. Raises `JournalError`."""
         await self.write(lambda: events)
 
+    def take(self, *events: Committed) -> None:
+        """Take in events that are durable elsewhere: into the state, then shown."""
+        self._apply(events)
+
     async def write(self, make: Callable[[], Sequence[Committed]]) -> Sequence[Committed]:
         """Write the events that `make` builds from the state as it then is.
 

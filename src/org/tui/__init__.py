@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from org.compose import Session
+from org.config import Settings
 from org.tooling import ToolCall
+
+if TYPE_CHECKING:
+    from org.tui.link import Link
 
 
 class Asking:
@@ -20,10 +25,26 @@ class Asking:
 
 async def run_app(session: Session, asking: Asking) -> int:
     """Show a room until the person leaves it; the exit code. `asking` is what it was opened with."""
-    from org.tui.app import ChatApp
     from org.tui.link import local
 
-    app = ChatApp(local(session))
+    return await _show(local(session), asking)
+
+
+async def run_attached(url: str, room: str, settings: Settings) -> int:
+    """Join a room that is served at `url` and show it until the person leaves; the exit code.
+
+    Raises what `attach` raises.
+    """
+    from org.tui.attach import attach
+
+    async with attach(url, room, settings) as link:
+        return await _show(link, Asking())
+
+
+async def _show(link: Link, asking: Asking) -> int:
+    from org.tui.app import ChatApp
+
+    app = ChatApp(link)
     asking.screen = app.ask
     try:
         await app.run_async()

@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, ClassVar, Literal
 
 from textual import on
@@ -89,12 +90,13 @@ class ChatApp(App[None]):
         self._clock = clock
         self._scene = Scene(lambda: link.state().members)
         self._news: deque[Event] = deque()
-        self._frame: Timer | None = None
+        self._frame: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[Any]] = set()
         self._command: asyncio.Task[Any] | None = None
         self._asking = asyncio.Lock()
         self._typed = Typed(link.history)
         self._warned = False
+        self._own_context = copy_context()
         self._note_timer: Timer | None = None
         self._unobserve: Callable[[], None] = lambda: None
         self.failure: BaseException | None = None
@@ -113,6 +115,8 @@ class ChatApp(App[None]):
             yield Status(self._link, self._scene, self._clock)
 
     def on_mount(self) -> None:
+        self._own_context = copy_context()
+        self.watch(self._room_pane, "following", self._scrolled)
         self.query_one(Prompt).focus()
         self._scene.load(self._link.events(), self._clock())
         self._unobserve = self._link.observe(self._hear)
@@ -123,6 +127,8 @@ class ChatApp(App[None]):
 
     def on_unmount(self) -> None:
         self._unobserve()
+        if self._frame is not None:
+            self._frame.cancel()
         for task in self._work:
             task.cancel()
 
@@ -132,7 +138,9 @@ class ChatApp(App[None]):
         """Called within the room's own work: take note, and draw soon."""
         self._news.append(event)
         if self._frame is None:
-            self._frame = self.set_timer(FRAME_S, self._draw)
+            # Whoever calls knows nothing of the app, so it is drawn as if the app itself had called.
+            loop = asyncio.get_running_loop()
+            self._frame = loop.call_later(FRAME_S, self.call_later, self._draw, context=self._own_context)
 
     def _draw(self) -> None:
         self._frame = None
@@ -150,8 +158,9 @@ class ChatApp(App[None]):
 
     def _refresh(self) -> None:
         self._room_pane.refresh_scene()
-        for widget in (*self.query(Roster), *self.query(Status)):
-            widget.refresh()
+        for roster in self.query(Roster):
+            roster.refresh()
+        self.query_one(Status).refresh()
 
     def _tick(self) -> None:
         """Clocks and spinners go on while somebody works."""
@@ -394,6 +403,11 @@ class ChatApp(App[None]):
 
     def _forget(self) -> None:
         self._note("")
+
+    def _scrolled(self, following: bool) -> None:
+        status = self.query_one(Status)
+        status.more = not following
+        status.refresh()
 
     @property
     def _room_pane(self) -> Transcript:

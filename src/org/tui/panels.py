@@ -126,6 +126,8 @@ class Status(Widget):
         self._clock = clock
         self.note = ""
         """Shown in place of the rest: what a key would do now."""
+        self.more = False
+        """Whether the newest is out of sight."""
 
     def render(self) -> Content:
         if self.note:
@@ -138,22 +140,20 @@ class Status(Widget):
             _Budget("tokens", "tok", figures.tokens, limits.tokens),
             _Budget("tools", "tools", figures.tools, limits.tools),
         ]
-        for left, short in ((True, False), (False, False), (False, True)):
-            made = self._row(budgets, place=left, short=short)
-            if made.cell_length <= width:
-                break
-        return made
+        made = self._row(budgets, short=False)
+        return made if made.cell_length <= width else self._row(budgets, short=True)
 
-    def _row(self, budgets: list[_Budget], *, place: bool, short: bool) -> Content:
-        where = one_line(self._link.place.partition(":")[0], 40)
-        parts: list[Part] = [(self._link.id, "bold")]
-        if place:
-            parts.append((f"  tools {where}", DIM))
+    def _row(self, budgets: list[_Budget], *, short: bool) -> Content:
+        between = "  " if short else " · "
+        place = one_line(self._link.place.partition(":")[0], 20 if short else 40)
+        walled = not place.startswith("on this machine")
+        parts: list[Part] = [("↓ more below  ", "bold $text-warning")] if self.more else []
+        parts += [(self._link.id, "bold"), (f"{between}{place}", DIM if walled else "$text-warning")]
         for name, word, used, limit in budgets:
             style = "$text-warning" if limit and used >= NEARLY * limit else DIM
             of = f"/{_number(limit)}" if limit and not short else ""
             parts += [
-                ("  " if short else "  ·  ", DIM),
+                (between, DIM),
                 (f"{_number(used)}{of} {word if short else name}", style),
             ]
         return Content.assemble(*parts)
