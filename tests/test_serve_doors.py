@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from org.errors import EnvironmentProblem
+from org.serve import app, drain
 from org.serve.doors import Pace, read_token
-from serve_kit import TOKEN, Client, site
+from serve_kit import TOKEN, Client, request, site
 
 
 async def test_without_the_token_nothing_is_told(tmp_path: Path) -> None:
@@ -112,6 +113,31 @@ async def test_too_many_requests(tmp_path: Path) -> None:
         assert [answer.status for answer in answers] == [404, 404, 404, 429, 429]
         assert answers[-1].headers["retry-after"] == "1"
         assert (await server.ask("GET", "/rooms")).status == 200  # looking is free
+
+
+async def test_too_many_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "MAX_CONNECTIONS", 2)
+    async with site(tmp_path) as server:
+        async with await Client.connect(server.port) as one, await Client.connect(server.port) as two:
+            assert [(await client.ask("GET", "/health")).status for client in (one, two)] == [200, 200]
+            async with await Client.connect(server.port) as three:
+                assert (await three.ask("GET", "/health")).status == 503
+            assert (await one.ask("GET", "/health")).status == 200
+            assert (await two.ask("GET", "/health")).status == 200
+
+
+async def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "REQUEST_S", 0.05)
+    async with site(tmp_path) as server, await Client.connect(server.port) as client:
+        client.send(b"GET /health HTTP/1.1\r\nHost: 127")
+        assert await client.closed()
+
+
+async def test_a_body_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "BODY_S", 0.05)
+    async with site(tmp_path) as server, await Client.connect(server.port) as client:
+        client.send(request("POST", "/rooms", {"id": "main"}, content_length="100"))
+        assert (await client.answer()).status == 408
 
 
 async def test_a_head_without_end_is_refused(tmp_path: Path) -> None:

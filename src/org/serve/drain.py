@@ -22,6 +22,8 @@ KEEP_ALIVE_S = 5
 """Seconds for which a connection is kept open without a request."""
 REQUEST_S = 30.0
 """Seconds within which a new connection must have sent the head of its first request."""
+MAX_CONNECTIONS = 5000
+"""Connections at once; one more is told to come back later."""
 DRAIN_S = 30.0
 """Seconds after which a drain ends whatever still runs."""
 TICK_S = 0.05
@@ -36,6 +38,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._refuse(503, b"Service Unavailable", b"too many connections")
+            return
         self._patience = self.loop.call_later(REQUEST_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -47,14 +52,21 @@ class Connection(H11Protocol):
         if self.cycle is not None:
             self._stop_waiting()
 
+    def data_received(self, data: bytes) -> None:
+        if not self.transport.is_closing():  # it was refused
+            super().data_received(data)
+
     def send_400_response(self, msg: str) -> None:
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._refuse(400, b"Bad Request", b"this is no HTTP request")
+        else:
             self.transport.close()  # in the middle of an answer there is no place for another
-            return
-        body = b'{"error":{"message":"this is no HTTP request","hint":""}}'
+
+    def _refuse(self, status: int, reason: bytes, message: bytes) -> None:
+        body = b'{"error":{"message":"%b","hint":""}}' % message
         head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), CLOSE]
         for event in (
-            h11.Response(status_code=400, headers=head, reason=b"Bad Request"),
+            h11.Response(status_code=status, headers=head, reason=reason),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ):
