@@ -120,7 +120,11 @@ class Session:
             made |= {"sh": sh(self.sandbox), "python_run": python_run(self.sandbox)}
         policies = self.settings.tools
         allowed = {"sh": policies.sh, "python_run": policies.python_run, "chat_mode": policies.chat_mode}
-        return tuple(replace(made[tool], policy=allowed[tool]) for tool in profile.tools if tool in made)
+        return tuple(
+            replace(made[tool], policy=allowed[tool])
+            for tool in profile.tools
+            if tool in made and allowed[tool] != "off"  # what would always be refused is not offered
+        )
 
 
 class Servers:
@@ -144,6 +148,7 @@ class Servers:
     async def of(self, member: Member, joined: Joined | None = None) -> tuple[ChatClient, str]:
         """(client, model) for a participant. Raises `UsageError` when no model was chosen."""
         chosen = member.model or self._settings.model
+        source = self._settings.sources["participant" if member.model else "model"]
         if joined and (not chosen or self._settings.sources.get("model") != "flag"):
             chosen = joined.model
         if not chosen:
@@ -151,7 +156,7 @@ class Servers:
                 "no model was chosen", "take one with `-m NAME` or ORG_MODEL; `org models` lists them"
             )
         if chosen.endswith(".gguf"):
-            return await self._file(Path(chosen).expanduser().resolve())
+            return await self._file((self._folder_of(source) / Path(chosen).expanduser()).resolve())
         return await self.client(member.base or self._settings.base), chosen
 
     async def client(self, base: str) -> ChatClient:
@@ -167,15 +172,22 @@ class Servers:
             )
         return self._clients[base]
 
+    def _folder_of(self, source: str) -> Path:
+        """What a relative path is relative to: a settings file means its own folder."""
+        places = self._settings.places
+        files = (places.project_file, places.user_file)
+        return next((file.parent for file in files if file and str(file) == source), Path())
+
     async def _file(self, path: Path) -> tuple[ChatClient, str]:
-        """A model file, served by llama.cpp in a child process of ours."""
+        """A model file, served by llama.cpp in a child process of ours. The whole path is the model's
+        name, so that a room that is resumed from anywhere finds the file again."""
         if path not in self._files:
             if not path.is_file():
                 raise UsageError(f"no such model file: `{path}`")
             self._progress(f"loading {path.name}")
-            server = EmbeddedServer(path, path.stem)
+            server = EmbeddedServer(path, str(path))
             self._files[path] = await self._stack.enter_async_context(server)
-        return await self.client(self._files[path].base_url), path.stem
+        return await self.client(self._files[path].base_url), str(path)
 
 
 @asynccontextmanager
@@ -191,7 +203,7 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
             stack.callback(_drop_unused, rooms_of(settings), room_id)
         await stack.enter_async_context(journal)
         workspace = opening.folder or room_folder(rooms_of(settings), room_id) / "work"
-        workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(workspace, exist_ok=True)
         name = "" if opening.folder else room_id
         sandbox, place = await choose_place(
             settings, workspace, unsafe_local=opening.unsafe_local, in_machine=name
@@ -341,10 +353,25 @@ async def _journal(settings: Settings, opening: Opening) -> tuple[RoomJournal, s
         room_id = f"room-{number}"
         folder = room_folder(rooms, room_id)
         try:
-            folder.mkdir(parents=True, mode=0o700)
+            _make(folder)
             return await asyncio.to_thread(RoomJournal.open, folder, url=opening.url), room_id
         except (FileExistsError, Busy):  # somebody took this number a moment ago
             number += 1
+
+
+def _make(folder: Path, *, exist_ok: bool = False) -> None:
+    """Make a private folder. Raises `FileExistsError` when it is not ours, else `EnvironmentProblem`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok, mode=0o700)
+    except FileExistsError:
+        if exist_ok:  # then it is no folder
+            raise EnvironmentProblem(f"it is in the way of a folder: `{folder}`") from None
+        raise
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"no room can be kept at `{folder}`: {error.strerror}",
+            "name a folder that can be written in XDG_STATE_HOME",
+        ) from error
 
 
 async def _context_of(client: ChatClient, model: str) -> int:
