@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from org.chat.context import Estimate, Memory, as_text, cut_point, render, result_text
+from org.chat.context import REMARK, Estimate, Memory, as_text, clip, cut_point, render, result_text
 from org.events import (
     CallFinished,
     Cleared,
@@ -40,6 +40,33 @@ def test_results_as_text() -> None:
     assert result_text(ToolResult("x", "")) == "(no output)"
     failed = ToolResult("x", "out", ToolError("failed", "exit 1"))
     assert result_text(failed) == "error (failed): exit 1\nout"
+
+
+@given(st.text(), st.integers(1, 200))
+def test_a_clipped_text_keeps_its_ends_and_says_what_is_missing(text: str, limit: int) -> None:
+    clipped = clip(text * 9, limit)
+    if len(text * 9) <= limit:
+        assert clipped == text * 9
+        return
+    assert len(clipped) <= max(limit, REMARK)
+    head, rest = clipped.rsplit("\n[… ", 1)
+    said, tail = rest.split(" characters left out …]\n", 1)
+    assert (text * 9).startswith(head) and (text * 9).endswith(tail)
+    assert int(said) == len(text * 9) - len(head) - len(tail)
+
+
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=30), st.integers(200, 4000))
+def test_messages_fit_their_limit_the_short_ones_whole(sizes: list[int], limit: int) -> None:
+    said = [message("x" * size) for size in sizes]
+    shown = render(said, "ann", limit)
+    assert len(shown) <= limit
+    if sum(sizes) + 80 * len(sizes) <= limit:
+        assert shown == render(said, "ann")
+
+
+def test_a_long_message_does_not_hide_the_short_ones() -> None:
+    shown = render([message("one"), message("x" * 9000), message("three")], "ann", 1000)
+    assert shown.startswith("me: one\n\nme: xxx") and shown.endswith("xxx\n\nme: three")
 
 
 def roles(memory: Memory) -> str:

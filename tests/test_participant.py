@@ -3,10 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
+
+from org.chat.context import Estimate
 from org.chat.participant import Sampling
 from org.chat.room import Limits, Room
 from org.errors import ContextExceeded, StreamBroken
-from org.events import Compacted, Event, Notice, TurnEnded
+from org.events import CallFinished, Compacted, Event, Notice, TurnEnded
 from org.llm.wire import EncodedView
 from org.messages import ChatRequest, Completion, Usage, View
 from org.tooling import ToolCall
@@ -134,7 +137,7 @@ async def test_a_long_turn_of_many_steps_is_compacted_within() -> None:
 
 async def test_an_entry_that_is_longer_than_all_ends_in_an_answer_or_an_error() -> None:
     def answer(request: ChatRequest) -> str | ContextExceeded:
-        if sum(entry.size for entry in request.view) > 8000:
+        if sum(entry.size for entry in request.view) > 1000:
             return ContextExceeded("too long: 99999 tokens")
         return "Fine."
 
@@ -241,3 +244,50 @@ def test_the_budget_of_a_prompt() -> None:
     assert Sampling(max_tokens=2048, context_tokens=8192).prompt_budget == 6144
     assert Sampling(max_tokens=8192, context_tokens=8192).prompt_budget == 4096
     assert Sampling(max_tokens=100, context_tokens=10).prompt_budget == 512
+
+
+# -- the size of one entry
+
+
+@pytest.mark.parametrize("size", [16_417, 54_000, 2_400_000])
+async def test_what_a_participant_sees_fits_whatever_one_entry_holds(size: int) -> None:
+    """A message, a result, several of each; and the same prompts when the room is gone on with."""
+    calls = [call("sh", f"{n:09}", cmd=f"cat {n}") for n in range(4)]
+    coder = participant(
+        "coder",
+        *(calling(calls[0]), calling(*calls[1:]), "Long.", "Long again.", "Short."),
+        tools=[tool(run=lambda made: f"first{'x' * size}last")],
+        context_tokens=4096,
+    )
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        await room.say("me", f"begin{'y' * size}end")
+        await room.post("me", f"one{'z' * size}")
+        await room.post("me", f"two{'z' * size}")
+        await room.answer()
+        assert {status for _, status in endings(room.events)} == {"answered"}
+    for prompt in model_of(coder).prompts:
+        characters = sum(entry.size for entry in prompt)
+        assert characters * Estimate.PER_CHARACTER <= coder.sampling.prompt_budget
+        if "Summarise the conversation so far" not in prompt[-1].content:
+            assert all(len(entry.content) <= coder.sampling.entry_limit + 100 for entry in prompt)
+    result = model_of(coder).prompts[1][-1].content
+    assert result.startswith("first") and result.endswith("last") and "characters left out" in result
+    assert f"first{'x' * size}last" in [e.result.output for e in room.events if isinstance(e, CallFinished)]
+
+    again = participant("coder", "Yes.", context_tokens=4096)
+    async with Room(participants=[again], limits=NO_LIMITS, history=room.events) as resumed:
+        before = room.state.members["coder"].memory
+        after = resumed.state.members["coder"].memory
+        assert before and after and list(before.view) == list(after.view)
+
+
+async def test_the_limit_is_the_one_of_the_turn_not_of_the_one_who_reads_the_journal_later() -> None:
+    small = participant("coder", "Yes.", context_tokens=2048)
+    async with Room(participants=[small], limits=NO_LIMITS) as room:
+        await room.say("me", "x" * 9000)
+    large = participant("coder", "Yes.", context_tokens=65_536)
+    async with Room(participants=[large], limits=NO_LIMITS, history=room.events) as resumed:
+        await resumed.say("me", "y" * 9000)
+    sent = model_of(large).prompts[0]
+    assert sent[:2] == model_of(small).prompts[0]
+    assert sent[-1].content == "me: " + "y" * 9000

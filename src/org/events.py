@@ -35,13 +35,16 @@ StopReason: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A participant entered, with what resuming needs to ask it the same way again."""
+    """A participant entered, with what resuming needs to ask it the same way again.
+
+    `limit` is how many characters of its prompts one entry may take, 0 for any number."""
 
     name: str
     kind: Literal["person", "model"]
     profile: str = ""
     model: str = ""
     system: str = ""
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +79,15 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Invited:
-    """A turn begins: `participant` is shown the messages `causes` (ids, in order)."""
+    """A turn begins: `participant` is shown the messages `causes` (ids, in order).
+
+    `limit` is how many characters an entry of its view may take from here on, 0 for any number; it
+    is kept, so that the view comes out the same when the room is gone on with."""
 
     participant: str
     turn: int
     causes: tuple[int, ...]
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,41 @@ SUMMARY_REQUEST = (
 )
 NO_SUMMARY = "(no summary could be made)"
 
+REMARK = 60
+"""Characters that the remark about what was left out takes at most."""
 
-def render(messages: Sequence[Message], reader: str) -> str:
-    """Messages as one reader sees them. Nobody's own name is put in front of their own words."""
-    return "\n\n".join(_header(message, reader) + message.content for message in messages)
+HEADER = 60
+"""Characters that are set aside for who said a message to whom."""
+
+
+def clip(text: str, limit: int) -> str:
+    """The head and the tail of a text, together at most `limit` characters (but at least `REMARK`)
+    with the remark of how many are missing between them; 0 is no limit."""
+    if not limit or len(text) <= limit:
+        return text
+    kept = max(0, limit - REMARK)
+    head, tail = text[: kept - kept // 2], text[len(text) - kept // 2 :]
+    return f"{head}\n[… {len(text) - kept} characters left out …]\n{tail}"
+
+
+def render(messages: Sequence[Message], reader: str, limit: int = 0) -> str:
+    """Messages as one reader sees them, in `limit` characters (0: all). The longest are clipped first.
+
+    Nobody's own name is put in front of their own words.
+    """
+    share = _fair_share([len(message.content) for message in messages], limit) if limit else 0
+    parts = [_header(message, reader) + clip(message.content, share) for message in messages]
+    return clip("\n\n".join(parts), limit)
+
+
+def _fair_share(sizes: Sequence[int], limit: int) -> int:
+    """How much each may have, so that all fit: what the short ones do not need goes to the long ones."""
+    left = limit - HEADER * len(sizes)
+    for count, size in zip(range(len(sizes), 0, -1), sorted(sizes), strict=True):
+        if size * count > left:
+            return max(2 * REMARK, left // count)
+        left -= size
+    return limit
 
 
 def _header(message: Message, reader: str) -> str:
@@ -61,17 +92,22 @@ class Memory:
         self.view = View([self._system])
         self.open_turn = 0
         """The id of a turn that began and did not end, or 0."""
+        self._limit = 0  # characters of an entry
+        self._calls = 1  # of the newest step: their results share what one entry may take
 
     def apply(self, event: Committed, messages: Sequence[Message] = ()) -> None:
         """Take in an event of this participant; `messages` are those of an `Invited` event."""
         match event:
             case Invited():
                 self.open_turn = event.turn
-                self.view.append(Entry("user", render(messages, event.participant)))
+                self._limit = event.limit
+                self.view.append(Entry("user", render(messages, event.participant, event.limit)))
             case Stepped():
+                self._calls = max(1, len(event.calls))
                 self.view.append(Entry("assistant", event.text, event.calls))
             case CallFinished():
-                self.view.append(Entry("tool", result_text(event.result), call_id=event.call.id))
+                text = clip(result_text(event.result), self._share())
+                self.view.append(Entry("tool", text, call_id=event.call.id))
             case Nudged():
                 self.view.append(Entry("user", f"[room] {event.text}"))
             case TurnEnded():
@@ -84,6 +120,9 @@ class Memory:
             case _:
                 pass
 
+    def _share(self) -> int:
+        return max(2 * REMARK, self._limit // self._calls) if self._limit else 0
+
     def _close(self, event: TurnEnded) -> None:
         """Templates want users and assistants to alternate: a turn always ends with an answer."""
         last = self.view.since(-1)[0]
@@ -95,7 +134,7 @@ class Memory:
 
     def _compact(self, event: Compacted) -> None:
         kept = self.view.since(1 + event.dropped)
-        summary = event.summary or NO_SUMMARY
+        summary = clip(event.summary or NO_SUMMARY, self._limit)
         start = [Entry("user", f"[room] The conversation up to here was left out. What it was: {summary}")]
         if not kept or kept[0].role != "assistant":
             start.append(Entry("assistant", "I go on from there."))
@@ -175,8 +214,4 @@ def as_text(entries: Sequence[Entry], limit: int) -> str:
         calls = "".join(f"\n(called {call.name} {json.dumps(dict(call.arguments))})" for call in entry.calls)
         speaker = {"assistant": "you: ", "tool": "result: "}.get(entry.role, "")
         parts.append(f"{speaker}{entry.content}{calls}")
-    text = "\n\n".join(parts)
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"
+    return clip("\n\n".join(parts), limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from org.chat.context import NO_SUMMARY, SUMMARY_REQUEST, Estimate, as_text, cut_point, render
+from org.chat.context import NO_SUMMARY, SUMMARY_REQUEST, Estimate, as_text, clip, cut_point, render
 from org.chat.loop import Approval, Means, take_turn
 from org.chat.profiles import Profile
 from org.errors import ContextExceeded, ModelError
@@ -20,7 +20,11 @@ KEPT_AFTER_COMPACTION = 0.4
 WORTHWHILE = 0.1
 """The part of a view that a compaction must replace: it costs a completion and the server's cache."""
 
-ASKED_LENGTH = 2000  # characters of the newest messages that a summary repeats
+ASKED_LENGTH = 2000
+"""Characters of the newest messages that a summary repeats, and at most the half of an entry."""
+
+ENTRY_SHARE = 0.25
+"""The part of the budget that one entry may take: a message, a result and what stands before them fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,11 @@ class Sampling:
     def prompt_budget(self) -> int:
         return max(512, self.context_tokens - min(self.max_tokens, self.context_tokens // 2))
 
+    @property
+    def entry_limit(self) -> int:
+        """Characters that one entry of a prompt may take."""
+        return int(ENTRY_SHARE * self.prompt_budget / Estimate.PER_CHARACTER)
+
 
 @dataclass(slots=True)
 class ModelParticipant:
@@ -54,6 +63,9 @@ class ModelParticipant:
     _estimated: tuple[View, str] | None = field(default=None, repr=False)  # of which view and model
     _unbilled: Usage = field(default=Usage(), repr=False)  # of summaries, counted with the next step
     _warned: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.introduction = replace(self.introduction, limit=self.sampling.entry_limit)
 
     async def respond(self, turn: Turn) -> str:
         answer_only = self.profile.shows == "answer"
@@ -71,10 +83,11 @@ class ModelParticipant:
         if sum(entry.size for entry in dropped) <= WORTHWHILE * view.size:
             return False
         summary = await self._summary(dropped)
-        asked = render(turn.causes, turn.participant)
+        asked = render(turn.causes, turn.participant, self.sampling.entry_limit)
         if asked and all(entry.content != asked for entry in kept):
             # In the middle of a turn: what it is about must not hang on a summary.
-            summary = f"{summary or NO_SUMMARY}\n\nThe newest you were told:\n{asked[:ASKED_LENGTH]}"
+            repeated = clip(asked, min(ASKED_LENGTH, self.sampling.entry_limit // 2))
+            summary = f"{summary or NO_SUMMARY}\n\nThe newest you were told:\n{repeated}"
         await turn.commit(Compacted(turn.participant, count, summary))
         turn.emit(Notice(f"older context was summarised ({count} entries)", "", turn.participant))
         return True

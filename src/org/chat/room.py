@@ -317,8 +317,10 @@ class Room:
         began = time.monotonic()
         name = turn.participant
         memory = self.state.members[name].memory if name in self.state.members else None
-        await self._ledger.commit(Invited(name, turn.id, tuple(message.id for message in turn.causes)))
-        self._ledger.emit(TurnStarted(name, turn.id, participant.introduction.model))
+        introduction = participant.introduction
+        causes = tuple(message.id for message in turn.causes)
+        await self._ledger.commit(Invited(name, turn.id, causes, introduction.limit))
+        self._ledger.emit(TurnStarted(name, turn.id, introduction.model))
         status, text, detail = await self._answer(participant, turn)
         if text:
             await turn.post(text, False)
