@@ -209,7 +209,8 @@ class Hub:
     """The rooms of one person, by id. Use it as an async context manager.
 
     `patience_s` is how long a room that another process holds is waited for: a new generation waits
-    for the one that it takes over from. `observers` are shown every event of the rooms that are open.
+    for the one that it takes over from. `observers` says who, besides, is shown every event of an open
+    room.
     """
 
     def __init__(
@@ -219,7 +220,7 @@ class Hub:
         opening: Opening | None = None,
         *,
         patience_s: float = 0.0,
-        observers: Sequence[_Observer] = (),
+        observers: Callable[[str], Sequence[_Observer]] = lambda room_id: (),
     ) -> None:
         self.settings = settings
         self.draining = False
@@ -271,7 +272,7 @@ class Hub:
         while True:
             opening = replace(self._opening, room=room_id, resume=True)
             try:
-                await served.open(self._open_room(self.settings, opening), self._observers)
+                await served.open(self._open_room(self.settings, opening), self._observers(room_id))
             except Busy:
                 if asyncio.get_running_loop().time() >= patience:
                     raise
@@ -292,7 +293,7 @@ class Hub:
             raise Refusal(409, f"the room `{room_id}` exists", f"it is at /rooms/{room_id}")
         served = self._rooms[room_id] = Served(room_id, folder)
         try:
-            await served.open(opening, self._observers)
+            await served.open(opening, self._observers(room_id))
         except BaseException:
             del self._rooms[room_id]
             raise
@@ -303,7 +304,7 @@ class Hub:
             session = await stack.enter_async_context(opening)
             served = Served(session.id, room_folder(rooms_of(self.settings), session.id))
             self._rooms[session.id] = served
-            served.adopt(session, stack.pop_all(), self._observers)
+            served.adopt(session, stack.pop_all(), self._observers(session.id))
         return served
 
     def holder(self, room_id: str) -> str:

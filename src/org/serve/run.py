@@ -28,6 +28,7 @@ from org.serve.health import Health, probe_models
 from org.serve.hub import Hub, OpenRoom
 from org.serve.logs import Requests
 from org.serve.metrics import Metrics, metrics_endpoint
+from org.serve.otel import traces
 
 PUBLIC = frozenset({"/", "/health", "/openapi.json"})
 """Paths that tell nothing of anybody's rooms."""
@@ -60,14 +61,14 @@ async def serve(
     """Serve until SIGTERM has drained the server, or SIGINT ended it. `accepting` is called once the
     doors are open."""
     contract = serving.contract
-    metrics = Metrics()
+    metrics, trace = Metrics(), traces()
     health = Health(partial(probe_models, serving.settings), commit=contract.commit, nonce=contract.nonce)
     hub = Hub(
         serving.settings,
         serving.open_room,
         serving.opening,
         patience_s=PATIENCE_S if contract.takes_over else 0.0,
-        observers=(metrics.event,),
+        observers=lambda room: (metrics.event, *([trace(room)] if trace else [])),
     )
     _allow_connections()
     app = _application(serving, hub, health, metrics)
