@@ -46,6 +46,12 @@ ROOM = "room"
 
 FILE_TIMEOUT_S = 30.0
 
+NAMED_REFUSALS = 5
+"""How many different refusals are told of one text; the rest are counted."""
+
+REFUSAL_LENGTH = 300
+"""Characters of one refusal: a path can be as long as the text that it was read from."""
+
 
 class Room:
     """A room of people and participants.
@@ -432,7 +438,7 @@ class Room:
                 continue
             if audience.kind != "direct" or audience.names:
                 accepted.append((audience, segment.content))
-        return await self._post(sender, role, accepted, cause, hop, key), refusals
+        return await self._post(sender, role, accepted, cause, hop, key), _bounded(refusals)
 
     async def _write_file(self, path: str, content: str) -> str:
         """Append to a file of the workspace; why that could not be done, or empty."""
@@ -480,6 +486,16 @@ class Room:
     def _refuse_while_running(self) -> None:
         if self._running is not None:
             raise UsageError("the room is busy", "interrupt it first")
+
+
+def _bounded(refusals: Sequence[str]) -> list[str]:
+    """What is told of refusals: each once, the first few, and how many there are beside."""
+    short = (
+        refusal if len(refusal) <= REFUSAL_LENGTH else f"{refusal[:REFUSAL_LENGTH]}…" for refusal in refusals
+    )
+    told = list(dict.fromkeys(short))
+    more = len(told) - NAMED_REFUSALS
+    return [*told[:NAMED_REFUSALS], f"and {more} more"] if more > 0 else told
 
 
 def _valid_name(name: str) -> str:
