@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from org.chat.loop import Approval
 from org.chat.participant import ModelParticipant, Sampling
@@ -15,7 +16,7 @@ from org.chat.room import Limits, Room, Schedule
 from org.chat.state import State
 from org.config import Member, Settings
 from org.errors import Busy, EnvironmentProblem, ModelError, ServerUnreachable, UsageError
-from org.events import Committed, Joined, Posted
+from org.events import Committed, Event, Joined, Posted, Stepped
 from org.journal import RoomJournal, read_events, remove_room, room_folder
 from org.llm.client import ChatClient
 from org.llm.embedded import EmbeddedServer
@@ -33,6 +34,8 @@ OLLAMA_CONTEXT = 4096
 """What Ollama gives a model that is not loaded yet, below 24 GB of video memory."""
 
 UNKNOWN_CONTEXT = 8192
+CONTEXT_PROBE_S = 3.0
+"""How long a room waits to be told the size of a context; a server that stalls is asked later."""
 CONNECT_PROBE_S = 2.0
 ANSWER_PROBE_S = 10.0
 """A list of models needs no model: even a busy server answers within this."""
@@ -73,6 +76,7 @@ class Session:
     place: str
     servers: Servers
     room: Room = field(init=False)
+    _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def files_in(self) -> str:
@@ -90,26 +94,75 @@ class Session:
         if joined is None:
             text = system_prompt(profile, member.id, others, member.system or "")
             joined = Joined(member.id, "model", profile.name, model, text)
-        default = Sampling()
-        context = self.settings.context_tokens or await self.servers.context_of(client, model)
-        max_tokens = min(member.max_tokens or default.max_tokens, max(256, context // 2))
-        sampling = Sampling(
-            temperature=default.temperature if member.temperature is None else member.temperature,
-            max_tokens=max_tokens,
-            context_tokens=context,
-            steps=self.settings.limits.steps,
-        )
+        sampling = self._sampling(member, await self._context_of(client, model))
         approval = Approval(self.opening.ask, self.settings.tools.embedded)
         tools = self._tools(profile, member.id)
         return ModelParticipant(replace(joined, model=model), profile, client, tools, sampling, approval)
 
     async def set_model(self, name: str, model: str) -> None:
-        """Let a participant speak through another model of its server. Raises `UsageError`."""
+        """Let a participant speak through another model of its server, or a model file. Raises
+        `UsageError`, and `EnvironmentProblem` for a file that cannot be served."""
         participant = self.room.participants.get(name)
         if not isinstance(participant, ModelParticipant):
             raise UsageError(f"no participant with a model is called `{name}`")
+        client, model = await self.servers.of_model(self._member(name), model)
+        context = await self._context_of(client, model)
+        participant.model = client
         participant.introduction = replace(participant.introduction, model=model)
+        participant.sampling = self._sampling(self._member(name), context)
         await self.room.note_model(name, model)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Until the block ends, put the true context in the place of a guess once a model has answered."""
+        forget = self.room.observe(self._learn)
+        try:
+            yield
+        finally:
+            forget()
+            for task in self._asking.values():
+                task.cancel()
+            for ended in await asyncio.gather(*self._asking.values(), return_exceptions=True):
+                if isinstance(ended, Exception):  # a cancelled one is none
+                    raise ended
+
+    def _learn(self, event: Event) -> None:
+        if not isinstance(event, Stepped):
+            return
+        participant = self.room.participants.get(event.participant)
+        asked = self._asking.get(event.participant)
+        if isinstance(participant, ModelParticipant) and (asked is None or asked.done()):
+            client, model = participant.model, participant.introduction.model
+            if isinstance(client, ChatClient) and self.servers.guesses(client, model):
+                asking = self._ask_again(client, model)
+                self._asking[event.participant] = asyncio.create_task(asking, name=f"context of {model}")
+
+    async def _ask_again(self, client: ChatClient, model: str) -> None:
+        context = await self.servers.context_of(client, model, again=True)
+        for name, participant in self.room.participants.items():
+            if (
+                isinstance(participant, ModelParticipant)
+                and participant.model is client
+                and participant.introduction.model == model
+            ):
+                participant.sampling = self._sampling(self._member(name), context)
+
+    def _member(self, name: str) -> Member:
+        """How a participant is configured; one that is not, is as by default."""
+        found = (member for member in self.settings.participants if member.id == name)
+        return next(found, Member(name))
+
+    async def _context_of(self, client: ChatClient, model: str) -> int:
+        return self.settings.context_tokens or await self.servers.context_of(client, model)
+
+    def _sampling(self, member: Member, context: int) -> Sampling:
+        default = Sampling()
+        return Sampling(
+            temperature=default.temperature if member.temperature is None else member.temperature,
+            max_tokens=min(member.max_tokens or default.max_tokens, max(256, context // 2)),
+            context_tokens=context,
+            steps=self.settings.limits.steps,
+        )
 
     def _tools(self, profile: Profile, name: str) -> tuple[Tool, ...]:
         async def set_mode(mode: str) -> None:
@@ -127,6 +180,13 @@ class Session:
         )
 
 
+class Context(NamedTuple):
+    """The size of a model's context in tokens, and whether its server has not told it yet."""
+
+    tokens: int
+    guessed: bool = False
+
+
 class Servers:
     """The clients of a session, one for each base URL, and the servers that it started itself."""
 
@@ -136,14 +196,30 @@ class Servers:
         self._progress = progress
         self._clients: dict[str, ChatClient] = {}
         self._files: dict[Path, EmbeddedServer] = {}
-        self._contexts: dict[tuple[str, str], int] = {}
+        self._contexts: dict[tuple[str, str], Context] = {}
+        self._silent: set[str] = set()
 
-    async def context_of(self, client: ChatClient, model: str) -> int:
-        """The size of a model's context as its server runs it, in tokens; asked once."""
+    async def context_of(self, client: ChatClient, model: str, *, again: bool = False) -> int:
+        """The size of a model's context as its server runs it, in tokens; a guess while the server does
+        not tell. Asked once, and once more with `again` when it was a guess."""
         key = client.base_url, model
-        if key not in self._contexts:
-            self._contexts[key] = await _context_of(client, model)
-        return self._contexts[key]
+        known = self._contexts.get(key)
+        if known is None and client.base_url in self._silent and not again:
+            known = self._contexts[key] = Context(UNKNOWN_CONTEXT, guessed=True)
+        if known is None or (known.guessed and again):
+            try:
+                async with asyncio.timeout(CONTEXT_PROBE_S):
+                    known = await _context_of(client, model)
+            except TimeoutError:
+                self._silent.add(client.base_url)
+                known = known or Context(UNKNOWN_CONTEXT, guessed=True)
+            self._contexts[key] = known
+        return known.tokens
+
+    def guesses(self, client: ChatClient, model: str) -> bool:
+        """Whether what `context_of` said is a guess."""
+        known = self._contexts.get((client.base_url, model))
+        return known is not None and known.guessed
 
     async def of(self, member: Member, joined: Joined | None = None) -> tuple[ChatClient, str]:
         """(client, model) for a participant. Raises `UsageError` when no model was chosen."""
@@ -155,9 +231,13 @@ class Servers:
             raise UsageError(
                 "no model was chosen", "take one with `-m NAME` or ORG_MODEL; `org models` lists them"
             )
-        if chosen.endswith(".gguf"):
-            return await self._file((self._folder_of(source) / Path(chosen).expanduser()).resolve())
-        return await self.client(member.base or self._settings.base), chosen
+        return await self.of_model(member, chosen, self._folder_of(source))
+
+    async def of_model(self, member: Member, model: str, folder: Path = Path()) -> tuple[ChatClient, str]:
+        """(client, name) of a model of a participant's server, or of a model file, relative to `folder`."""
+        if model.endswith(".gguf"):
+            return await self._file((folder / Path(model).expanduser()).resolve())
+        return await self.client(member.base or self._settings.base), model
 
     async def client(self, base: str) -> ChatClient:
         if base not in self._clients:
@@ -224,6 +304,7 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
             history=history,
         )
         await stack.enter_async_context(room)
+        await stack.enter_async_context(session.watching())
         yield session
 
 
@@ -374,21 +455,31 @@ def _make(folder: Path, *, exist_ok: bool = False) -> None:
         ) from error
 
 
-async def _context_of(client: ChatClient, model: str) -> int:
+async def _context_of(client: ChatClient, model: str) -> Context:
     try:
         props = await client.get_json("//props")
         settings = props.get("default_generation_settings")
-        if isinstance(settings, dict) and isinstance(settings.get("n_ctx"), int):
-            return int(settings["n_ctx"])
+        if isinstance(settings, dict) and (told := _count(settings.get("n_ctx"))):
+            return Context(told)
     except ServerUnreachable:
-        return UNKNOWN_CONTEXT
+        return Context(UNKNOWN_CONTEXT, guessed=True)
     except ModelError:
         pass  # not llama.cpp's own server
     try:
-        loaded = (await client.get_json("//api/ps")).get("models") or ()
+        loaded = (await client.get_json("//api/ps")).get("models", 0)
+    except ServerUnreachable:
+        return Context(UNKNOWN_CONTEXT, guessed=True)
     except ModelError:
-        return UNKNOWN_CONTEXT
-    for entry in loaded:
-        if isinstance(entry, dict) and model in (entry.get("name"), entry.get("model")):
-            return int(entry.get("context_length") or OLLAMA_CONTEXT)
-    return OLLAMA_CONTEXT
+        return Context(UNKNOWN_CONTEXT)  # nor Ollama: nobody tells
+    if not isinstance(loaded, list | None):
+        return Context(UNKNOWN_CONTEXT)
+    for entry in loaded or ():
+        names = (entry.get("name"), entry.get("model")) if isinstance(entry, dict) else ()
+        if model in names or f"{model}:latest" in names:
+            return Context(_count(entry.get("context_length")) or OLLAMA_CONTEXT)
+    return Context(OLLAMA_CONTEXT, guessed=True)  # not loaded before it is asked something
+
+
+def _count(value: object) -> int:
+    """A number of tokens out of a server's answer, 0 for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
