@@ -69,6 +69,22 @@ def test_a_long_message_does_not_hide_the_short_ones() -> None:
     assert shown.startswith("me: one\n\nme: xxx") and shown.endswith("xxx\n\nme: three")
 
 
+def test_its_own_words_are_bounded_too() -> None:
+    """Also where a server does not keep to `max_tokens`."""
+    memory = Memory(Joined("ann", "model", system="S"))
+    for event in (
+        Invited("ann", 1, (), 500),
+        Stepped("ann", 1, "x" * 9000),
+        TurnEnded("ann", 1, "answered"),
+        Invited("ann", 2, (), 500),
+        TurnEnded("ann", 2, "interrupted", text="y" * 9000),
+        Compacted("ann", 1, "z" * 9000),
+    ):
+        memory.apply(event)
+    assert max(len(entry.content) for entry in memory.view) < 1020
+    assert memory.view.since(-1)[0].content.endswith("yyy [interrupted]")
+
+
 def roles(memory: Memory) -> str:
     return "".join(entry.role[0] for entry in memory.view)
 

@@ -945,14 +945,19 @@ async def test_refusals_are_few_and_short_however_many_there_are() -> None:
     """Of 20,000 misspelt names a few are told, and how many more; a path that fills a text is cut."""
     marks = [f"{a}{b}" for a in "abcdefghijklmnopqrstuvwxyz" for b in "abcdefghijklmnopqrstuvwxyz"]
     lines = "\n".join(f"@ann{marks[n % len(marks)]} number {n}" for n in range(20_000))
-    ann, bob = participant("ann"), participant("bob", lines, "PASS", f"#file:/{'x' * 100_000} words")
+    ann, bob = (
+        participant("ann"),
+        participant("bob", lines, f"#file:/{'x' * 1000} words", context_tokens=1 << 20),
+    )
     events: list[Event] = []
     async with Room(participants=[ann, bob], files=Files()) as room:
         room.observe(events.append)
         await room.say("me", "@bob go on")
-        await room.say("me", "@bob and write")
+        with pytest.raises(UsageError) as refused:
+            await room.say("me", f"#file:/{'x' * 1000} words")
         told = [m.content for m in room.transcript if m.sender == "room"]
-    assert len(told) == 2 and all(len(text) < 2000 for text in told)
-    assert len(told[0].split("\n")) == 6 and told[0].endswith(f"and {len(marks) - 5} more")
-    assert "nothing was written" in told[1]
-    assert len([e for e in events if isinstance(e, Notice)]) == 7
+    assert len(told) == 1 and len(told[0]) < 1000 and len(told[0].split("\n")) == 6
+    assert told[0].endswith(f"and {len(marks) - 5} more")
+    notices = [e.text for e in events if isinstance(e, Notice)]
+    assert len(notices) == 7 and "nothing was written" in notices[-1]
+    assert all(len(text) < 400 for text in (*notices, refused.value.message))

@@ -33,6 +33,9 @@ NO_SUMMARY = "(no summary could be made)"
 REMARK = 60
 """Characters that the remark about what was left out takes at most."""
 
+OWN_WORDS = 2
+"""How many entries a participant's own words may take the room of; its server bounds them too."""
+
 HEADER = 60
 """Characters that are set aside for who said a message to whom."""
 
@@ -104,7 +107,8 @@ class Memory:
                 self.view.append(Entry("user", render(messages, event.participant, event.limit)))
             case Stepped():
                 self._calls = max(1, len(event.calls))
-                self.view.append(Entry("assistant", event.text, event.calls))
+                text = clip(event.text, OWN_WORDS * self._limit)
+                self.view.append(Entry("assistant", text, event.calls))
             case CallFinished():
                 text = clip(result_text(event.result), self._share())
                 self.view.append(Entry("tool", text, call_id=event.call.id))
@@ -127,8 +131,9 @@ class Memory:
         """Templates want users and assistants to alternate: a turn always ends with an answer."""
         last = self.view.since(-1)[0]
         if event.text:
-            text = event.text if event.status in ("answered", "passed") else f"{event.text} [{event.status}]"
-            self.view.append(Entry("assistant", text))
+            text = clip(event.text, OWN_WORDS * self._limit)
+            whole = event.status in ("answered", "passed")
+            self.view.append(Entry("assistant", text if whole else f"{text} [{event.status}]"))
         elif last.role in ("user", "tool"):
             self.view.append(Entry("assistant", f"(no answer: {event.status})"))
 
