@@ -371,7 +371,7 @@ async def _fed(attached: Attached) -> AsyncIterator[None]:
 @contextmanager
 def _raw(fd: int) -> Iterator[None]:
     before = termios.tcgetattr(fd)
-    tty.setraw(fd)
+    tty.setraw(fd, termios.TCSADRAIN)  # what was typed ahead stays
     try:
         yield
     finally:

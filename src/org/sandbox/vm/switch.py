@@ -91,10 +91,11 @@ class _Client:
         elif frame.kind == frames.OPEN:
             self._open(frame)
         elif frame.kind == frames.CLOSE:
-            if task := self._tasks.get(frame.channel):
-                task.cancel()
-        elif channel := self._channels.get(frame.channel):
-            channel.take(frame)
+            if channel := self._channels.get(frame.channel):
+                channel.unwanted = True
+                self._tasks[frame.channel].cancel()
+        elif known := self._channels.get(frame.channel):
+            known.take(frame)
 
     def _open(self, frame: frames.Frame) -> None:
         if frame.channel in self._channels or frame.channel == 0:
@@ -136,6 +137,8 @@ class _Channel:
         self._incoming, self._outgoing = frames.Incoming(), frames.Outgoing()
         self._frames: asyncio.Queue[frames.Frame] = asyncio.Queue()
         self._room = asyncio.Event()
+        self.unwanted = False
+        """Whether the client lost interest; it then waits to hear that all has ended."""
 
     def take(self, frame: frames.Frame) -> None:
         """A frame of the client. Raises `ProtocolError`."""
@@ -157,7 +160,8 @@ class _Channel:
             self._client.send(frames.CLOSE, self._number, frame.payload)
         except asyncio.CancelledError:
             await talk.end()
-            self._client.send(frames.CLOSE, self._number, b"{}")
+            if self.unwanted:
+                self._client.send(frames.CLOSE, self._number, b"{}")
             raise
         finally:
             inwards.cancel()
