@@ -17,6 +17,9 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from bench.serve_site import EVENTS, MESSAGES, TOKEN
+from org.events import Posted
+from org.journal import RoomJournal
+from org.messages import EVERYONE, Message
 
 T = TypeVar("T")
 
@@ -24,6 +27,8 @@ READERS = 1000
 MESSAGES_A_SECOND = 10
 SECONDS = 5
 ECHOES = 300
+WARM_UP = 300
+"""Posts before it is measured: a new journal grows at first, which costs the disk more than writing anew."""
 TEXT = "What is the weather like in the mountains today, and should we take umbrellas with us? " * 2
 
 
@@ -43,6 +48,7 @@ def run() -> dict[str, float]:
         "echo_ms": ours,
         "bare_echo_ms": echo,
         "echo_ratio": ours / echo,
+        "durable_write_ms": asyncio.run(_durable_write()),
     }
 
 
@@ -147,7 +153,7 @@ async def _echo(port: int, pid: int) -> float:
     _, reader = await loop.create_connection(_Reader, "127.0.0.1", port)
     await asyncio.sleep(0.5)
     taken = []
-    for _ in range(ECHOES):
+    for _ in range(WARM_UP + ECHOES):
         reader.first_byte = loop.create_future()
         began = time.perf_counter()
         poster.send()
@@ -156,7 +162,20 @@ async def _echo(port: int, pid: int) -> float:
         await asyncio.sleep(0.005)
     poster.close()
     reader.transport.abort()
-    return statistics.median(taken) * 1e3
+    return statistics.median(taken[WARM_UP:]) * 1e3
+
+
+async def _durable_write() -> float:
+    """Milliseconds for one message in a journal, which ours waits for and a bare echo does not have."""
+    said = Posted(Message(1, "me", "person", EVERYONE, TEXT, 1.5))
+    taken = []
+    with TemporaryDirectory(prefix="org-bench-") as folder:
+        async with RoomJournal.open(Path(folder) / "rooms" / "main") as journal:
+            for _ in range(2 * WARM_UP + ECHOES):
+                began = time.perf_counter()
+                await journal.append([said])
+                taken.append(time.perf_counter() - began)
+    return statistics.median(taken[2 * WARM_UP :]) * 1e3
 
 
 def _cpu_s(pid: int) -> float:

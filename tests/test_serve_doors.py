@@ -117,13 +117,16 @@ async def test_too_many_requests(tmp_path: Path) -> None:
 
 async def test_too_many_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain, "MAX_CONNECTIONS", 2)
-    async with site(tmp_path) as server:
-        async with await Client.connect(server.port) as one, await Client.connect(server.port) as two:
-            assert [(await client.ask("GET", "/health")).status for client in (one, two)] == [200, 200]
-            async with await Client.connect(server.port) as three:
-                assert (await three.ask("GET", "/health")).status == 503
-            assert (await one.ask("GET", "/health")).status == 200
-            assert (await two.ask("GET", "/health")).status == 200
+    async with (
+        site(tmp_path) as server,
+        await Client.connect(server.port) as one,
+        await Client.connect(server.port) as two,
+    ):
+        assert [(await client.ask("GET", "/health")).status for client in (one, two)] == [200, 200]
+        async with await Client.connect(server.port) as three:
+            assert (await three.ask("GET", "/health")).status == 503
+        assert (await one.ask("GET", "/health")).status == 200
+        assert (await two.ask("GET", "/health")).status == 200
 
 
 async def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
