@@ -16,9 +16,17 @@ from org.messages import ChatRequest, Completion, Entry, Usage
 from org.ports import Turn
 from org.tooling import Origin, Tool, ToolCall, ToolError, ToolResult, ToolSpec
 
-Answer: TypeAlias = str | Completion | ModelError
+Answer: TypeAlias = "str | Completion | ModelError | Broken"
 
 EMBEDDED = Origin("embedded", "hermes", (0, 1))
+
+
+@dataclass
+class Broken:
+    """An answer that breaks off with `error` after `text`."""
+
+    text: str
+    error: ModelError
 
 
 @dataclass
@@ -47,6 +55,9 @@ class Model:
             answer = answer(request)
         if isinstance(answer, ModelError):
             raise answer
+        if isinstance(answer, Broken):
+            emit(Delta(answer.text))
+            raise answer.error
         completion = Completion(answer, finish="stop") if isinstance(answer, str) else answer
         half = len(completion.text) // 2
         emit(Delta(completion.text[:half]))

@@ -25,7 +25,7 @@ from org.events import (
 from org.messages import Completion
 from org.ports import Participant
 from org.tooling import Tool, ToolCall, ToolError, ToolResult, ToolSpec
-from room_kit import EMBEDDED, Answer, call, calling, endings, model_of, participant, posts, tool
+from room_kit import EMBEDDED, Answer, Broken, call, calling, endings, model_of, participant, posts, tool
 
 A, B = call("sh", "aaaaaaaaa", cmd="one"), call("sh", "bbbbbbbbb", cmd="two")
 
@@ -244,6 +244,25 @@ async def test_a_model_that_fails_fails_its_turn() -> None:
     assert endings(events) == [("coder", "failed")]
     assert Notice("coder's turn failed: it broke", "look at the log", "coder") in events
     assert stopped.reason == "failed"
+
+
+async def test_what_was_said_before_a_stream_broke_is_kept_and_seen() -> None:
+    """Like the words before an interrupt; that the turn failed is still said."""
+    coder = participant("coder", Broken("The answer is 4", StreamBroken("it broke")), "Two.")
+    silent = participant("silent", Broken("PASS", StreamBroken("it broke too")))
+    async with Room(participants=[coder, silent]) as room:
+        events: list[Event] = []
+        room.observe(events.append)
+        stopped = await room.say("me", "@coder go")
+        assert stopped.reason == "failed" and "2 of 2 turns failed" in stopped.detail
+        assert ("coder", "group", "The answer is 4") in posts(events)
+        assert Notice("coder's turn failed: it broke", "", "coder") in events
+        ended = next(e for e in events if isinstance(e, TurnEnded) and e.participant == "coder")
+        assert (ended.status, ended.text) == ("failed", "The answer is 4")
+        await room.say("me", "@coder again")
+        assert model_of(coder).prompts[1][2].content == "The answer is 4 [failed]"
+        assert endings(events)[:2] == [("coder", "failed"), ("silent", "failed")]
+        assert not [text for sender, _, text in posts(events) if sender == "silent"]
 
 
 async def test_a_bug_in_a_tool_surfaces() -> None:

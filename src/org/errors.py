@@ -64,7 +64,9 @@ class ConfigError(UsageError):
 
 
 class ModelError(OrgError):
-    pass
+    """`said` is what the model had said of its answer until then."""
+
+    said = ""
 
 
 class ServerUnreachable(ModelError):

@@ -132,7 +132,7 @@ class Compacted:
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
     """A turn is over. `detail` says why when it failed; `text` is what was said and not committed as
-    a step: before an interrupt, or by a participant that has no steps."""
+    a step: before an interrupt or a failure, or by a participant that has no steps."""
 
     participant: str
     turn: int

@@ -60,8 +60,8 @@ class Means:
 async def take_turn(turn: Turn, means: Means) -> str:
     """The reply of one turn. What is said before a tool call is posted on the way.
 
-    Raises `ModelError` when no answer comes, `SandboxGone` when tools have nowhere to run. When it
-    is cancelled, returns what had been said.
+    Raises `ModelError` when no answer comes (with what was `said` of one that broke off),
+    `SandboxGone` when tools have nowhere to run. When it is cancelled, returns what had been said.
     """
     repeats = RepeatedCalls()
     nudges = iter(NUDGES_EMPTY)
@@ -111,8 +111,10 @@ async def _complete(turn: Turn, means: Means) -> tuple[Completion, bool]:
     try:
         completion = await means.complete(turn, emit)
     except asyncio.CancelledError:
-        speech.finish()
-        return Completion("" if is_pass(speech.text) else speech.text.strip()), True
+        return Completion(_so_far(speech)), True
+    except ModelError as error:
+        error.said = _so_far(speech)
+        raise
     if tail := speech.finish():
         turn.emit(Delta(tail, "text", turn.participant))
     said = Speech(turn.participant, turn.names)
@@ -121,6 +123,12 @@ async def _complete(turn: Turn, means: Means) -> tuple[Completion, bool]:
     if said.cut:
         turn.emit(Notice(f"went on in the name of {said.cut}; cut there", "", turn.participant))
     return replace(completion, text=said.text.strip()), False
+
+
+def _so_far(speech: Speech) -> str:
+    """What counts of an answer that was cut short."""
+    speech.finish()
+    return "" if is_pass(speech.text) else speech.text.strip()
 
 
 async def _commit_step(turn: Turn, completion: Completion) -> None:

@@ -16,7 +16,7 @@ from org.chat.ledger import Ledger
 from org.chat.routing import NAME, is_pass, parse_mode, route
 from org.chat.schedule import Policy, Schedule, Seat, next_speaker
 from org.chat.state import Member, State
-from org.errors import JournalError, OrgError, UsageError
+from org.errors import JournalError, ModelError, OrgError, UsageError
 from org.events import (
     Cleared,
     Committed,
@@ -349,7 +349,7 @@ class Room:
             raise  # it is the room that cannot go on
         except OrgError as error:
             self._ledger.emit(Notice(f"{name}'s turn failed: {error.message}", error.hint, name))
-            return "failed", "", error.message
+            return "failed", error.said if isinstance(error, ModelError) else "", error.message
         finally:
             del self._replies[name]
         silent = not text.strip()
