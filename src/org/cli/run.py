@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import select
 import signal
+import stat
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from org.chat.room import Room
 from org.cli.choose import choose_model
 from org.cli.options import Parser, add_room_options, settings_from
 from org.cli.render import Plain
@@ -17,9 +21,12 @@ from org.cli.style import Style
 from org.cli.terminal import Asking, print_json
 from org.compose import Opening, Session, open_session
 from org.config import Settings
-from org.errors import ExitCode, UsageError
-from org.events import Event, Posted, Stopped, StopReason
+from org.errors import ExitCode, OrgError, UsageError
+from org.events import Event, Invited, Posted, Stopped, StopReason
 from org.messages import Message
+
+PIPE_PATIENCE_S = 0.2
+"""How long a pipe beside words may stay silent: whoever started us may hold it open for ever."""
 
 CODES: dict[StopReason, ExitCode] = {
     "quiet": ExitCode.DONE,
@@ -44,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="org run",
         description="Say one thing in a new room (or, with -r, in one there is) and print the answers "
-        "to standard output. What is piped in is added to the words.",
+        "to standard output. What is piped in is added to the words; beside words, a pipe in which "
+        f"nothing comes within {PIPE_PATIENCE_S:g} s is left alone. Without words it is read to its end. "
+        "Exit code 1: it failed, or nobody was addressed.",
     )
     made.add_argument("words", nargs="*", metavar="TEXT")
     made.add_argument("--room", metavar="NAME", default="", help="the name of the new room")
@@ -56,13 +65,18 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: list[str]) -> int:
     """The exit code tells how it ended; standard output carries what was said to everyone or to you."""
+    _open_missing_streams()
     args = parser().parse_args(argv)
+    if args.resume and args.members:
+        raise UsageError(
+            "`--with` is for a new room: one that is gone on in has its own roster",
+            f"`org chat --resume {args.resume}`, and there `/invite {args.members[0]}`",
+        )
     settings = settings_from(args)
     for warning in settings.warnings:
         sys.stderr.write(f"warning: {warning}\n")
     text = " ".join(args.words)
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
-    text = "\n\n".join(part for part in (text, piped.rstrip()) if part.strip())
+    text = "\n\n".join(part for part in (text, _piped(beside=text).rstrip()) if part.strip())
     if not text:
         raise UsageError("there is nothing to say", 'write it behind: `org run "@calc what is 2**100?"`')
     asking = Asking()
@@ -70,41 +84,98 @@ def run(argv: list[str]) -> int:
         room=args.resume or args.room,
         resume=bool(args.resume),
         folder=args.folder and args.folder.resolve(),
-        ask=asking if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() else None,
+        ask=asking if sys.stdin.isatty() and sys.stderr.isatty() else None,
         unsafe_local=args.unsafe_local,
         progress=lambda note: print(f"{note} …", file=sys.stderr),
     )
-    return asyncio.run(_say(settings, opening, asking, text, as_json=args.json, debug=args.debug))
+    try:
+        return asyncio.run(_say(settings, opening, asking, text, as_json=args.json, debug=args.debug))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _open_missing_streams() -> None:
+    """After `<&-`, `>&-` or `2>&-` there is no such stream: put an empty one in its place, whose number
+    no file that is opened later can take."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            empty = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(empty, mode, encoding="utf-8", closefd=False))
+
+
+def _piped(*, beside: str) -> str:
+    """What standard input has to add to the words `beside` it."""
+    if sys.stdin.isatty():
+        return ""
+    if beside.strip():
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            if not select.select([sys.stdin], [], [], PIPE_PATIENCE_S)[0]:
+                sys.stderr.write("warning: nothing came through the pipe yet: going on without it\n")
+                return ""
+        elif not stat.S_ISREG(mode):
+            return ""
+    return sys.stdin.read()
+
+
+class Interrupts:
+    """Within the block, the first Ctrl-C stops the exchange of `room`; without one that runs, or
+    pressed again, it cancels the task."""
+
+    def __init__(self) -> None:
+        self.room: Room | None = None
+        self._pressed = False
+
+    def __enter__(self) -> Interrupts:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._loop.add_signal_handler(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._loop.remove_signal_handler(signal.SIGINT)
+
+    def _press(self) -> None:
+        stopping = not self._pressed and self.room is not None and self.room.interrupt()
+        self._pressed = True
+        if not stopping and self._task is not None:
+            self._task.cancel()
 
 
 async def _say(
     settings: Settings, opening: Opening, asking: Asking, text: str, *, as_json: bool, debug: bool
 ) -> ExitCode:
-    if not opening.resume:
-        settings = replace(settings, model=await choose_model(settings, interactive=opening.ask is not None))
-    async with open_session(settings, opening) as session:
-        if session.sandbox is None:
-            sys.stderr.write(f"warning: commands run {session.place}\n")
-        elif not as_json:
-            sys.stderr.write(f"commands run {session.place}\n")
-        elif not as_json:
-            sys.stderr.write(f"commands run {session.place}\n")
-        with ExitStack() as stack:
+    with Interrupts() as interrupts:
+        if not opening.resume:
+            model = await choose_model(settings, interactive=opening.ask is not None)
+            settings = replace(settings, model=model)
+        async with open_session(settings, opening) as session, AsyncExitStack() as stack:
+            room = interrupts.room = session.room
+            if session.sandbox is None:
+                sys.stderr.write(f"warning: commands run {session.place}\n")
+            elif not as_json:
+                sys.stderr.write(f"commands run {session.place}\n")
             view = asking.view = _view(session)
             if as_json:
-                session.room.observe(lambda event: print_json(event, sys.stdout))
+                room.observe(lambda event: print_json(event, sys.stdout))
             else:
                 stack.callback(view.close)
-                session.room.observe(view)
+                room.observe(view)
                 if not sys.stdout.isatty():
-                    session.room.observe(lambda event: _answer(event, settings.name))
+                    room.observe(lambda event: _answer(event, settings.name))
             if debug and not as_json:
-                session.room.observe(lambda event: print_json(event, sys.stderr))
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGINT, session.room.interrupt)
-            stack.callback(loop.remove_signal_handler, signal.SIGINT)
-            stopped = await session.room.say(settings.name, text)
+                room.observe(lambda event: print_json(event, sys.stderr))
+            before = len(room.events)
+            stopped = await room.say(settings.name, text)
+            if stopped.reason == "quiet" and _is_unheard(room.events[before:]):
+                names = " ".join(f"@{name}" for name in room.participants) or "nobody"
+                raise OrgError("nobody was addressed, so nobody answered", f"here to be addressed: {names}")
     return exit_code(stopped)
+
+
+def _is_unheard(events: Sequence[Event]) -> bool:
+    """Whether something was said to others than files and nobody's turn came."""
+    said = any(isinstance(event, Posted) and event.message.audience.kind != "file" for event in events)
+    return said and not any(isinstance(event, Invited) for event in events)
 
 
 def _view(session: Session) -> Plain:
