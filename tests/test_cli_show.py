@@ -16,6 +16,7 @@ from org.cli.show import as_lines
 from org.cli.style import Style
 from org.errors import ExitCode
 from org.events import (
+    NO_SUMMARY,
     CallFinished,
     Cleared,
     Committed,
@@ -109,6 +110,13 @@ def test_a_room() -> None:
         "coder passes",
         "coder left",
         "-- stopped (turns: 12 of 12)",
+    ]
+
+
+@pytest.mark.parametrize("summary", ["", f"{NO_SUMMARY}\n\nThe newest you were told:\nme: go"])
+def test_what_was_dropped_without_a_summary_is_no_summary(summary: str) -> None:
+    assert shown(Compacted("coder", 12, summary)) == [
+        "coder no longer sees its first 12 entries, and no summary of them"
     ]
 
 

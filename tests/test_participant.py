@@ -91,10 +91,14 @@ async def test_compaction_is_one_big_step_and_the_prefix_is_stable_between() -> 
 async def test_a_summary_that_fails_leaves_a_marker() -> None:
     model = talk(600, StreamBroken("no"))
     coder = participant("coder", model=model, context_tokens=3000, max_tokens=500)
+    events: list[Event] = []
     async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        room.observe(events.append)
         for n in range(20):
             await room.say("me", f"question {n} " + "about it " * 30)
         assert compactions(room) and not any(event.summary for event in compactions(room))
+        told = [e.text for e in events if isinstance(e, Notice)]
+        assert len(told) == len(compactions(room)) and all("without a summary" in text for text in told)
         assert not [e for e in room.events if isinstance(e, TurnEnded) and e.status != "answered"]
     assert any("no summary could be made" in str(prompt) for prompt in model.prompts)
 

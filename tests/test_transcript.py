@@ -121,6 +121,11 @@ b
     )
 
 
+def test_what_was_dropped_without_a_summary_is_no_summary() -> None:
+    text = to_markdown([Compacted("coder", 12, "")])
+    assert text == "*coder no longer sees its first 12 entries, and no summary of them*\n"
+
+
 def test_an_error_of_a_tool_and_no_output() -> None:
     text = to_markdown([called("", {}, error=ToolError("timeout", "longer than *5* s"), seconds=5.0)])
     assert (

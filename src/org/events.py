@@ -119,6 +119,10 @@ class Nudged:
     text: str
 
 
+NO_SUMMARY = "(no summary could be made)"
+"""How a `Compacted.summary` begins that is none but says something else; an empty one is none either."""
+
+
 @dataclass(frozen=True, slots=True)
 class Compacted:
     """The first `dropped` entries after the system prompt were replaced by `summary`
@@ -127,6 +131,10 @@ class Compacted:
     participant: str
     dropped: int
     summary: str
+
+    @property
+    def summarised(self) -> bool:
+        return bool(self.summary) and not self.summary.startswith(NO_SUMMARY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ def _blocks(event: Committed) -> list[str]:
             return [f"*{_line(name)} now speaks to {_addressees(audience)}*"]
         case ModelChanged(name, model):
             return [f"*{_line(name)} now speaks through {_line(model)}*"]
+        case Compacted(name, dropped) if not event.summarised:
+            return [f"*{_line(name)} no longer sees its first {dropped} entries, and no summary of them*"]
         case Compacted(name, dropped):
             return [f"*{_line(name)} now sees a summary of its first {dropped} entries*"]
         case Cleared():

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 
 from org.events import (
+    NO_SUMMARY,
     CallFinished,
     Cleared,
     Committed,
@@ -28,8 +29,6 @@ SUMMARY_REQUEST = (
     "what, what was decided, what was done and found (names, paths, numbers exactly), what is open. "
     "At most 300 words, nothing else."
 )
-NO_SUMMARY = "(no summary could be made)"
-
 REMARK = 60
 """Characters that the remark about what was left out takes at most."""
 

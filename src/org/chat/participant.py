@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from org.chat.context import NO_SUMMARY, SUMMARY_REQUEST, Estimate, as_text, clip, cut_point, render
+from org.chat.context import SUMMARY_REQUEST, Estimate, as_text, clip, cut_point, render
 from org.chat.loop import Approval, Means, take_turn
 from org.chat.profiles import Profile
 from org.errors import ContextExceeded, ModelError
-from org.events import Compacted, Delta, Joined, Notice
+from org.events import NO_SUMMARY, Compacted, Delta, Joined, Notice
 from org.messages import ChatRequest, Completion, Entry, Usage, View
 from org.ports import ChatModel, Turn
 from org.tooling import Tool
@@ -88,8 +88,10 @@ class ModelParticipant:
             # In the middle of a turn: what it is about must not hang on a summary.
             repeated = clip(asked, min(ASKED_LENGTH, self.sampling.entry_limit // 2))
             summary = f"{summary or NO_SUMMARY}\n\nThe newest you were told:\n{repeated}"
-        await turn.commit(Compacted(turn.participant, count, summary))
-        turn.emit(Notice(f"older context was summarised ({count} entries)", "", turn.participant))
+        event = Compacted(turn.participant, count, summary)
+        await turn.commit(event)
+        how = "summarised" if event.summarised else "dropped without a summary, none could be made"
+        turn.emit(Notice(f"older context was {how} ({count} entries)", "", turn.participant))
         return True
 
     async def _complete(self, turn: Turn, emit: Callable[[Delta], None]) -> Completion:

@@ -164,6 +164,8 @@ def _remark(event: Committed) -> str:
         case ModelChanged(name, model):
             return f"{_word(name)} now speaks through {_word(model)}"
         case Compacted(name, dropped):
+            if not event.summarised:
+                return f"{_word(name)} no longer sees its first {dropped} entries, and no summary of them"
             return f"{_word(name)} now sees a summary of its first {dropped} entries"
         case Cleared():
             return "everybody's view starts afresh"
