@@ -173,18 +173,27 @@ def test_command_lines_are_understood(page: Path) -> None:
             known()[verb].parse_args(rest)  # raises for what it does not know
 
 
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Those of a verb, and of the verbs below it."""
+    options = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            options |= {option for inner in action.choices.values() for option in options_of(inner)}
+    return options
+
+
 @every_page
 def test_commands_in_the_text_exist(page: Path) -> None:
     for span in spans(page):
         for words in commands(span.replace("…", "")):
             verb, rest = verb_of(words)
             assert verb in VERBS, span
-            options = known()[verb]._option_string_actions
-            assert {word for word in rest if re.match("--?[a-zA-Z]", word)} <= options.keys(), span
+            options = options_of(known()[verb])
+            assert {word for word in rest if re.match("--?[a-zA-Z]", word)} <= options, span
 
 
 def test_options_named_alone_exist() -> None:
-    options = {option for parser in known().values() for option in parser._option_string_actions}
+    options = {option for parser in known().values() for option in options_of(parser)}
     for page, span in in_pages(r"-{1,2}[a-zA-Z]"):
         assert span.split()[0] in options, (page, span)
 

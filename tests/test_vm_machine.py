@@ -217,10 +217,13 @@ async def test_without_a_machine_the_weaker_place_is_named(tmp_path: Path) -> No
 def test_the_tools_of_a_room_run_in_it(owner: Owner, engine: Engine) -> None:
     owner.roster({"coder": ("agent", "tool")})
     owner.env |= {"ORG_MODEL": engine.model}
+    assert (
+        owner.vm("exec", "--room", "told", "--", "sh", "-c", "mkdir -p old/er; echo >.left").returncode == 0
+    )
     done = owner.run("run", "--base", engine.base_url, "--room", "told", "go on")
     assert done.returncode == 0, done.stderr
     assert "commands run in the machine" in done.stderr
-    assert owner.vm("exec", "--", "ls", "-d", "/srv/org/told").stdout == b"/srv/org/told\n"
+    assert owner.vm("exec", "--room", "told", "--", "ls", "-A").stdout == b""
 
 
 async def test_twenty_at_a_time(place: VirtualMachine) -> None:

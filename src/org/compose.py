@@ -288,6 +288,8 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
         sandbox, place = await choose_place(
             settings, workspace, unsafe_local=opening.unsafe_local, in_machine=name
         )
+        if isinstance(sandbox, VirtualMachine) and not opening.resume:
+            await sandbox.clear()
         history = [entry.event for entry in journal.read()]
         if settings.model is None:
             settings = replace(settings, model=_model_of(history))

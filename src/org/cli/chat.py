@@ -157,7 +157,7 @@ class Conversation:
             if p.kind == "model"
         )
         print(f"{style.bold(session.id)} · {who}")
-        print(style.dim(f"commands run {session.place}; files are in {session.workspace}"))
+        print(style.dim(f"commands run {session.place}; files are in {session.files_in}"))
         print(style.dim("everyone hears you; begin with @name for one alone · /help · Ctrl-C stops a turn"))
         for message in session.room.transcript[-6:]:
             print(style.dim(f"{message.sender}: {message.content[:200]}"))

@@ -47,7 +47,7 @@ def local(session: Session) -> Link:
         id=session.id,
         person=person,
         place=session.place,
-        welcome=f"Commands run {session.place}; files are in {session.workspace}.",
+        welcome=f"Commands run {session.place}; files are in {session.files_in}.",
         state=lambda: room.state,
         events=lambda: room.events,
         observe=room.observe,

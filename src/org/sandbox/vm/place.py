@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from org.errors import EnvironmentProblem
 from org.ports import Command, ExecResult
 from org.sandbox.vm.channel import Surroundings
 from org.sandbox.vm.machine import Machine, Status
+from org.wording import one_line
 
 WORKSPACES = "/srv/org"
 """The folder in a guest that holds the workspaces, one for each room."""
@@ -27,6 +29,16 @@ class VirtualMachine:
     async def exec(self, command: Command, on_output: Callable[[bytes], None] | None = None) -> ExecResult:
         async with self._machine.channel(self._surroundings) as channel:
             return await channel.exec(command, on_output)
+
+    async def clear(self) -> None:
+        """Empty the workspace, where an earlier room of the same name may have left something.
+
+        Raises `SandboxGone`, `EnvironmentProblem` when something stays.
+        """
+        result = await self.exec(Command(["find", ".", "-mindepth", "1", "-delete"]))
+        if result.exit_code:
+            said = (result.head + result.tail).decode(errors="replace").strip()
+            raise EnvironmentProblem(f"{self.folder} in the machine cannot be emptied: {one_line(said, 200)}")
 
     async def read_file(self, path: str, limit: int = 1_048_576) -> bytes:
         async with self._machine.channel(self._surroundings) as channel:
