@@ -72,8 +72,10 @@ class _Client:
             tasks = list(self._tasks.values())
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._writer.close()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:  # it may be ended while it waits
+                self._writer.close()
             with suppress(ConnectionError):
                 await self._writer.wait_closed()
 
