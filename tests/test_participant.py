@@ -295,3 +295,13 @@ async def test_the_limit_is_the_one_of_the_turn_not_of_the_one_who_reads_the_jou
     sent = model_of(large).prompts[0]
     assert sent[:2] == model_of(small).prompts[0]
     assert sent[-1].content == "me: " + "y" * 9000
+
+
+async def test_the_limit_follows_the_context_that_a_server_tells_later() -> None:
+    coder = participant("coder", "Yes.", "Yes.", context_tokens=2048)
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        await room.say("me", "x" * 9000)
+        coder.sampling = Sampling(context_tokens=65_536)
+        await room.say("me", "y" * 9000)
+    assert "left out" in model_of(coder).prompts[0][-1].content
+    assert model_of(coder).prompts[1][-1].content == "me: " + "y" * 9000

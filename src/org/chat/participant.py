@@ -51,9 +51,9 @@ class Sampling:
 
 @dataclass(slots=True)
 class ModelParticipant:
-    """Speaks through a `ChatModel`; `introduction` names it, its model and its system prompt."""
+    """Speaks through a `ChatModel`; `identity` names it, its model and its system prompt."""
 
-    introduction: Joined
+    identity: Joined
     profile: Profile
     model: ChatModel
     tools: Sequence[Tool] = ()
@@ -64,8 +64,14 @@ class ModelParticipant:
     _unbilled: Usage = field(default=Usage(), repr=False)  # of summaries, counted with the next step
     _warned: bool = field(default=False, repr=False)
 
-    def __post_init__(self) -> None:
-        self.introduction = replace(self.introduction, limit=self.sampling.entry_limit)
+    @property
+    def introduction(self) -> Joined:
+        """Its identity, with how much one entry of its prompts may take as it is asked now."""
+        return replace(self.identity, limit=self.sampling.entry_limit)
+
+    @introduction.setter
+    def introduction(self, joined: Joined) -> None:
+        self.identity = joined
 
     async def respond(self, turn: Turn) -> str:
         answer_only = self.profile.shows == "answer"
@@ -119,7 +125,7 @@ class ModelParticipant:
     def _request(self, view: View, tools: Sequence[Tool] = ()) -> ChatRequest:
         sampling = self.sampling
         return ChatRequest(
-            self.introduction.model,
+            self.identity.model,
             view,
             tuple(tool.spec for tool in tools),
             sampling.temperature,
@@ -139,7 +145,7 @@ class ModelParticipant:
         return completion.text.strip()
 
     def _estimate_for(self, view: View) -> Estimate:
-        model = self.introduction.model
+        model = self.identity.model
         if self._estimated is None or self._estimated[0] is not view or self._estimated[1] != model:
             self._estimated = view, model
             self._estimate.restart()
