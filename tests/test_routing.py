@@ -236,3 +236,11 @@ def test_modes() -> None:
 def test_no_modes(mode: str) -> None:
     with pytest.raises(UsageError):
         parse_mode(mode, "me", NAMES)
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "..", "a/..", " ../x "])
+def test_a_standing_file_lies_in_the_workspace(path: str) -> None:
+    with pytest.raises(UsageError, match="outside of the workspace") as caught:
+        parse_mode(f"file:{path}", "me", NAMES)
+    assert "file:notes/a.md" in caught.value.hint
+    assert parse_mode("file:a..b/...", "me", NAMES) == Audience.file("a..b/...")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from org.errors import UsageError
 from org.messages import EVERYONE, Audience
@@ -98,8 +99,12 @@ def parse_mode(mode: str, sender: str, names: Collection[str]) -> Audience:
     kind, _, rest = mode.strip().partition(":")
     if kind == GROUP and not rest:
         return EVERYONE
-    if kind == "file" and rest.strip():
-        return Audience.file(rest.strip())
+    if kind == "file" and (path := rest.strip()):
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise UsageError(
+                f"outside of the workspace: `{path}`", "it is a path in it, as in `file:notes/a.md`"
+            )
+        return Audience.file(path)
     if kind == "direct" and rest.strip():
         wanted = tuple(dict.fromkeys(part.strip().removeprefix("@") for part in rest.split(",")))
         for word in wanted:
