@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from org.chat.exchange import Exchange, Limits
+from org.errors import UsageError
 from org.events import CallFinished, Committed, Posted, Stepped, Stopped, StopReason, TurnEnded
 from org.messages import EVERYONE, Message, Usage
 from org.tooling import ToolCall, ToolError, ToolResult
@@ -34,6 +35,14 @@ def test_why_it_is_over() -> None:
         assert account(*events).stopped().reason == reason
     assert account(turns=0).stopped() == Stopped("quiet")
     assert account(cases[2][1][1], turns=3).stopped().detail == "1 of 3 turns failed; the last: it broke"
+
+
+@pytest.mark.parametrize("name", ["turns", "seconds", "tokens", "tools", "repeats"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_a_limit_is_nothing_or_more(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"not a limit of {name}: `{value}`"):
+        Limits(**{name: value})  # type: ignore[arg-type]
+    assert getattr(Limits(**{name: 0}), name) == 0
 
 
 def test_each_limit_says_its_numbers() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from org.chat.guards import Stagnation
+from org.errors import UsageError
 from org.events import CallFinished, Committed, Posted, Stepped, Stopped, StopReason, TurnEnded
 from org.messages import Usage
 
@@ -17,7 +19,8 @@ CUTTING: tuple[StopReason, ...] = ("interrupted", "seconds")
 class Limits:
     """What one exchange (all that a person's message causes) may take; 0 is no limit.
 
-    `repeats` is how many near-identical messages going round end it.
+    `repeats` is how many near-identical messages going round end it. Raises `UsageError` for a limit
+    that is less than that, or no number.
     """
 
     turns: int = 30
@@ -25,6 +28,12 @@ class Limits:
     tokens: int = 200_000
     tools: int = 60
     repeats: int = 3
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if not 0 <= value < math.inf:
+                raise UsageError(f"not a limit of {limit.name}: `{value}`", "0 is no limit")
 
 
 class Exchange:
