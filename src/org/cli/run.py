@@ -25,7 +25,7 @@ from org.errors import ExitCode, OrgError, UsageError
 from org.events import Event, Invited, Posted, Stopped, StopReason
 from org.messages import Message
 
-PIPE_PATIENCE_S = 0.2
+PIPE_PATIENCE_S = 3.0
 """How long a pipe beside words may stay silent: whoever started us may hold it open for ever."""
 
 CODES: dict[StopReason, ExitCode] = {
