@@ -17,13 +17,15 @@ class Hold:
         self.visible = Rope()
         self.calls: list[ToolCall] = []
         self.incomplete: list[Incomplete] = []
+        self.lead = ""  # blanks before it, which are a part of the calls in it if there are any
 
 
 class Output:
     """What an extraction comes to, as it grows.
 
-    Holds are nested: thinking that has not ended holds back what follows the first call in it, and a
-    block of code is held while it holds nothing but calls.
+    Holds are nested: thinking that has not ended holds back what follows the first call in it (and so
+    does a text that may have begun as thinking), and a block of code is held while it holds nothing
+    but calls.
     """
 
     def __init__(self) -> None:
@@ -31,23 +33,33 @@ class Output:
         self._taken = Rope()
         self._refused: list[Refusal] = []
         self._holds: list[Hold] = []
-        self._revocable: Rope | None = Rope()  # what was cut, until it can no longer be taken back
+        self._blanks = ""  # after a call: cut if another call follows, shown if not
 
     @property
     def held(self) -> bool:
-        return bool(self._holds)
+        return bool(self._holds or self._blanks)
+
+    @property
+    def waiting(self) -> int:
+        """How many blanks wait."""
+        return len(self._blanks)
+
+    def wait(self, blanks: str) -> None:
+        """These go the way of what comes next."""
+        self._blanks += blanks
 
     def show(self, text: str) -> None:
+        text, self._blanks = self._blanks + text, ""
         for hold in self._holds[-1:]:
             hold.raw.append(text)
         self._top.visible.append(text)
 
     def cut(self, text: str, calls: Sequence[ToolCall] = (), incomplete: Sequence[Incomplete] = ()) -> None:
         """`text` is not shown; it held these calls."""
+        if calls or incomplete:
+            text, self._blanks = self._blanks + text, ""
         if self._holds:
             self._top.raw.append(text)
-        elif self._revocable is not None:
-            self._revocable.append(text)
         self._top.calls.extend(calls)
         self._top.incomplete.extend(incomplete)
 
@@ -62,49 +74,47 @@ class Output:
     def hold(self, *, outermost: bool = False) -> Hold:
         """Hold back what comes from now on; with `outermost`, around what is held already."""
         made = Hold()
-        self._holds.insert(0 if outermost else len(self._holds), made)
+        if outermost:
+            self._holds.insert(0, made)
+        else:
+            made.lead, self._blanks = self._blanks, ""
+            self._holds.append(made)
         return made
 
     def release(self, hold: Hold) -> None:
         """What was held goes where it would have gone, without the calls in it."""
+        self.show("")  # blanks that waited in it
         self._holds.remove(hold)
         top = self._top
+        found = hold.calls or hold.incomplete
         if self._holds:
+            top.raw.append(hold.lead)
             top.raw.append(hold.raw.text())
-        elif self._revocable is not None and hold.calls:
-            self._revocable.append(hold.raw.text())
+        top.visible.append("" if found else hold.lead)
         top.visible.append(hold.visible.text())
         top.calls.extend(hold.calls)
         top.incomplete.extend(hold.incomplete)
 
     def reject(self, hold: Hold, reason: str) -> None:
         """What was held is shown as it was: nothing in it was a call."""
+        self.show("")  # blanks that waited in it
         self._holds.remove(hold)
-        self._refuse_calls(hold, reason)
+        for call in hold.calls:
+            self.refuse(call.origin.span or (0, 0), call.origin.grammar, reason)
+        self.show(hold.lead)
         self.show(hold.raw.text())
-
-    def take_back(self, reason: str) -> None:
-        """Nothing so far was a call; what was cut is shown now, if it still can be."""
-        if self._revocable is not None:
-            self._refuse_calls(self._bottom, reason)
-            self._bottom.calls.clear()
-            self._bottom.incomplete.clear()
-            self.show(self._revocable.text())
-
-    def keep(self) -> None:
-        """From now on nothing is taken back any more."""
-        self._revocable = None
 
     # -- reading it
 
     def tail(self, count: int) -> str:
         """The last `count` characters of the visible text, what is held included."""
-        text = ""
+        text = self._blanks[-count:]
         for hold in (*reversed(self._holds), self._bottom):
-            text = hold.visible.tail(count - len(text)) + text
-            if len(text) >= count:
-                return text
-        return self._taken.tail(count - len(text)) + text
+            if len(text) < count:
+                text = hold.lead + hold.visible.tail(count - len(text)) + text
+        if len(text) < count:
+            text = self._taken.tail(count - len(text)) + text
+        return text[-count:]
 
     def through(self, text: str) -> None:
         """Account for text that was shown without passing here."""
@@ -118,6 +128,7 @@ class Output:
         return text
 
     def finish(self) -> Extraction:
+        self.show("")
         for hold in self._holds[::-1]:
             self.release(hold)
         tail = self.take()
@@ -132,7 +143,3 @@ class Output:
     @property
     def _top(self) -> Hold:
         return self._holds[-1] if self._holds else self._bottom
-
-    def _refuse_calls(self, hold: Hold, reason: str) -> None:
-        for call in hold.calls:
-            self.refuse(call.origin.span or (0, 0), call.origin.grammar, reason)

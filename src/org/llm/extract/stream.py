@@ -2,8 +2,9 @@
 
 What stays and what goes, in one place: of a call that is accepted, the text from its opening to its
 last closing mark disappears, with blanks between those marks, one separator (`;` or `,`) between
-two calls, the code fence or label that holds nothing else, and end tokens after it. Everything else
-stays as it was, blank lines around a call included, and so does every text that is no call.
+two calls, the code fence or label that holds nothing else, and end tokens after it; between two calls
+with nothing but blanks between them, those too. Everything else stays as it was, blanks before the
+first and after the last of such calls included, and so does every text that is no call.
 
 The text is looked at once, from left to right. `_buffer` holds what was fed and not yet shown;
 `_at` is where in it the scan of a candidate has got to. Whatever has to wait (for a candidate to end,
@@ -85,9 +86,9 @@ _CODE_LANGUAGES = frozenset(("tool_code", "tool-code"))
 _COMMENT_START = r"(?:/|//[^\n]{0,200}|\#[^\n]{0,200})\Z"
 _COMMENT = r"\s{0,64}(?:(?://|\#)[^\n]{0,200}\n\s{0,64})*"
 _THINK_START = dict(THINKING)
-_THINK_ENDS = frozenset(_THINK_START.values())
 _THINK_MARK = "|".join(re.escape(mark) for row in THINKING for mark in row)
 _THINK_PREFIXES = frozenset(mark[:n] for row in THINKING for mark in row for n in range(1, len(mark)))
+_QUOTES = tuple("\"'“‘")
 _HARMONY_END = "<|end|>"  # ends every message there, so it ends thinking only where that began so
 
 
@@ -116,7 +117,7 @@ class ToolCallStream:
         self._output = Output()
         self._buffer = ""  # what was fed and is not done with
         self._base = 0  # where in the whole text the buffer begins
-        self._last = ""  # the character before it
+        self._indent = 0  # the blanks before it in its line; `_INDENT` for anything else
         self._done = 0  # in the buffer: everything before is shown or cut
         self._pos = 0  # in the buffer: everything before is known to be text
         self._candidate: Candidate | None = None
@@ -128,8 +129,8 @@ class ToolCallStream:
         self._call_block: _CallBlock | None = None
         self._think_end = ""  # what closes the thinking that we are in
         self._think_hold: Hold | None = None
-        self._think_seen = False
-        self._settling = False  # right after a call: an end of thinking may follow
+        self._think_seen = False  # until then, the start may be lost: the first end takes calls back
+        self._adjacent = False  # right after a call: blanks before another one are a part of it
         self._example: tuple[int, str] = (-1, "")  # where a refusal ended that goes for what follows it
 
     # -- the public half
@@ -163,7 +164,14 @@ class ToolCallStream:
             self._plain.clear()
             self._output.through(text)
             self._base += len(text)
-            self._last = text[-1:] or self._last
+            self._leave(text, len(text))
+
+    def _leave(self, text: str, end: int) -> None:
+        """Account for what of `text`, up to `end`, lies before the buffer."""
+        newline = text.rfind("\n", 0, end)
+        line = text[newline + 1 : min(end, newline + 1 + _INDENT)]
+        before = self._indent if newline < 0 else 0
+        self._indent = _INDENT if line.strip() else min(_INDENT, before + len(line))
 
     # -- where text goes
 
@@ -185,16 +193,12 @@ class ToolCallStream:
         return self._output.tail(count - len(text)) + text if len(text) < count else text
 
     def _at_line_start(self, at: int) -> bool:
-        last = self._buffer[at - 1] if at else self._last
-        if last in "\n":
-            return True
-        if not last.isspace():
+        """Whether `at` of the buffer has nothing but a few blanks before it in its line."""
+        line = self._buffer[max(0, at - _INDENT) : at]
+        newline = line.rfind("\n")
+        if line[newline + 1 :].strip():
             return False
-        if at > 1 and not self._buffer[at - 2].isspace():
-            return False
-        before = self._before(at, _INDENT)
-        newline = before.rfind("\n")
-        return not before[newline + 1 :].strip() and (newline >= 0 or len(before) < _INDENT)
+        return newline >= 0 or self._indent + at < _INDENT
 
     # -- the loop
 
@@ -221,17 +225,17 @@ class ToolCallStream:
             keep = self._at
             self._candidate.kept.append(self._buffer[self._pos : keep])
         if keep:
-            self._last = self._buffer[keep - 1]
+            self._leave(self._buffer, self._pos)  # a candidate may be put back, up to where it starts
             self._buffer = self._buffer[keep:]
             self._base += keep
         self._pos = self._done = self._at = 0
         open_things = self._buffer or self._candidate or self._data or self._fence
-        self._idle = not (open_things or self._output.held or self._settling)
+        self._idle = not (open_things or self._output.held or self._adjacent)
 
     def _look(self, final: bool) -> bool:
         """Plain text, up to where something may begin; True when there is more to do."""
         assert self._lexicon is not None
-        if self._settling and not self._settle(final):
+        if self._adjacent and not self._gather(final):
             return False
         found = self._lexicon.trigger.search(self._buffer, self._pos) if self._patience > 0 else None
         if found is None:
@@ -256,17 +260,17 @@ class ToolCallStream:
             self._pos += 1
         return True
 
-    def _settle(self, final: bool) -> bool:
-        """Right after a call: blanks wait until it is clear that no end of thinking follows, which
-        would make a thought of it. Whether that is clear."""
-        window = self._buffer[self._pos : self._pos + _LOOK_BACK].lstrip()
-        blanks = min(len(self._buffer) - self._pos, _LOOK_BACK) - len(window)
-        if not final and blanks < _LOOK_BACK and (not window or window in _THINK_PREFIXES):
+    def _gather(self, final: bool) -> bool:
+        """Right after a call: blanks wait until it is clear whether another one follows them. Whether
+        what follows is there."""
+        end = self._pos + _LOOK_BACK - self._output.waiting
+        blanks = lazy(r"\s*").match(self._buffer, self._pos, end)
+        assert blanks is not None
+        self._output.wait(blanks.group())
+        self._done = self._pos = blanks.end()
+        if not final and self._pos == len(self._buffer) and self._output.waiting < _LOOK_BACK:
             return False
-        self._settling = False
-        mark = lazy(_THINK_MARK).match(window)
-        if mark is not None and mark.group() in _THINK_ENDS - {_HARMONY_END}:
-            self._see_thinking(taking_back=True)
+        self._adjacent = False
         return True
 
     def _fitting(
@@ -350,12 +354,17 @@ class ToolCallStream:
             self._output.refuse((candidate.start, outcome.end), format.name, outcome.reason or around)
             self._pos = end
             return
-        if self._think_end and self._think_hold is None:
-            self._flush()
-            self._think_hold = self._output.hold(outermost=True)
+        if self._call_block is None:
+            self._doubt()
         self._cut(end, outcome.calls, outcome.incomplete)
         self._output.refused(outcome.refused)
-        self._settling = not self._think_seen and not self._output.held
+        self._adjacent = self._call_block is None
+
+    def _doubt(self) -> None:
+        """Hold a call, and what follows it, if it may turn out to be a part of thinking."""
+        if self._think_hold is None and (self._think_end or not self._think_seen):
+            self._flush()
+            self._think_hold = self._output.hold(outermost=True)
 
     def _is_blank_since(self, position: int) -> bool:
         """Whether nothing but blanks precedes the candidate since `position` of the whole text."""
@@ -445,10 +454,11 @@ class ToolCallStream:
         if not final and mark != block.fence and block.fence.startswith(mark):
             return False
         if found and (mark == block.fence or block.fence.startswith(self._buffer[at : at + _INDENT])):
+            self._doubt()
             self._cut(at + len(mark))
             self._call_block = None
             self._output.release(hold)
-            self._settling = not self._think_seen and not self._output.held
+            self._adjacent = True
             return True
         fitting = self._fitting(at, final, block.only) if found else None
         if fitting is MORE:
@@ -482,30 +492,27 @@ class ToolCallStream:
             waits = not final and self._buffer[self._pos : self._pos + _INDENT] in _THINK_PREFIXES
             return False if waits else None
         mark = found.group()
-        if mark in _THINK_START:
-            if not mark.startswith("<|") and not self._at_line_start(self._pos):
-                return None
-            self._think_end = _THINK_START[mark]
-        elif mark == _HARMONY_END and self._think_end != mark:
+        if mark == _HARMONY_END and self._think_end != mark:
             return None
+        self._flush()
+        if mark in _THINK_START:
+            if not mark.startswith("<|") and self._is_quoted():
+                return None
+            if self._think_hold is not None and not self._think_end:
+                self._output.release(self._think_hold)  # what was not in thinking is a call for good
+                self._think_hold = None
+            self._think_end = _THINK_START[mark]
         else:
-            self._flush()
             hold, self._think_hold, self._think_end = self._think_hold, None, ""
             if hold is not None:
                 self._output.reject(hold, _THOUGHT)
-            self._see_thinking(taking_back=True)
-        self._see_thinking()
+        self._think_seen = True
         self._pos = found.end()
         return True
 
-    def _see_thinking(self, *, taking_back: bool = False) -> None:
-        """The first tag around thinking: if it is an end, the server kept the start to itself, and
-        what was cut so far was no call; otherwise that was one for good."""
-        if not self._think_seen:
-            self._think_seen = True
-            if taking_back:
-                self._output.take_back(_THOUGHT)
-            self._output.keep()
+    def _is_quoted(self) -> bool:
+        line = self._before(self._pos, _INDENT).rpartition("\n")[2]
+        return line.count("`") % 2 == 1 or line[-1:] in _QUOTES
 
 
 _DATA = r"""\{\s{0,40}(?:["'“][^"'”\n]{0,80}["'”]\s{0,40}:|\w{1,64}\s{0,8}:)|\[\s{0,40}[{"\[]"""
