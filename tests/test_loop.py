@@ -354,6 +354,21 @@ async def test_an_interrupt_during_a_tool_stops_it_and_says_so_to_the_model() ->
     assert "a person stopped it" in entries[3].content
 
 
+async def test_a_call_that_the_seconds_cut_says_so() -> None:
+    async def run(made: ToolCall, _: object) -> ToolResult:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    slow = Tool(ToolSpec("sh", "waits", {"type": "object", "properties": {}}), run)
+    stopped, events = await exchange(
+        participant("coder", calling(A), tools=[slow]), limits=Limits(seconds=0.05)
+    )
+    assert stopped.reason == "seconds"
+    assert kinds(events) == ["timeout"]
+    error = results(events)[0].error
+    assert error and "time for this exchange" in error.message and "person" not in error.message
+
+
 async def test_an_interrupt_while_a_person_is_asked_answers_the_call() -> None:
     asked = asyncio.Event()
 

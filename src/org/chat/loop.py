@@ -178,7 +178,10 @@ async def _run_call(turn: Turn, means: Means, call: ToolCall) -> ToolResult:
         started = time.monotonic()
         result = await tool.run(call, lambda text: turn.emit(CallOutput(turn.participant, call.id, text)))
     except asyncio.CancelledError:
-        await turn.commit(failed("interrupted", "a person stopped it"))
+        if turn.limit() == "seconds":
+            await turn.commit(failed("timeout", "the time for this exchange is over; it was stopped"))
+        else:
+            await turn.commit(failed("interrupted", "a person stopped it"))
         raise
     except SandboxGone as error:
         await turn.commit(failed("sandbox_gone", error.message))
