@@ -109,10 +109,17 @@ async def test_silence_is_an_answer() -> None:
 async def test_only_who_is_addressed_answers_when_mention_is_asked_for() -> None:
     ann, bob = participant("ann", "@bob and you?", "PASS"), participant("bob", "all fine, thanks")
     async with Room(participants=[ann, bob], schedule=Schedule("mention")) as room:
+        events: list[Event] = []
+        room.observe(events.append)
         assert (await room.say("me", "hello all")).reason == "quiet"
         assert invited(room) == []
+        told = [event for event in events if isinstance(event, Notice)]
+        assert told == [
+            Notice("nobody was addressed; policy `mention` waits for a name", "begin with `@ann`")
+        ]
         await room.say("me", "@ann hello")
         assert invited(room) == ["ann", "bob"]
+        assert [event for event in events if isinstance(event, Notice)] == told
     assert "hello all" in model_of(ann).prompts[0][-1].content  # heard all the same
 
 

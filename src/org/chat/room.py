@@ -140,7 +140,13 @@ class Room:
             raise UsageError(refusals[0] if refusals else "there is nothing in this message")
         for refusal in refusals:
             self._ledger.emit(Notice(refusal))
-        return [event.message for event in posted if isinstance(event, Posted)]
+        messages = [event.message for event in posted if isinstance(event, Posted)]
+        if self.schedule.policy == "mention" and all(m.audience.kind == "group" for m in messages):
+            example = next(iter(self._participants), "name")
+            self._ledger.emit(
+                Notice("nobody was addressed; policy `mention` waits for a name", f"begin with `@{example}`")
+            )
+        return messages
 
     async def answer(self) -> Stopped:
         """Wait until what was posted is answered: as a part of the exchange that runs, or, when none
