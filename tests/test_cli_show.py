@@ -74,6 +74,7 @@ def test_a_room() -> None:
         ModeChanged("coder", EVERYONE),
         Compacted("coder", 12, "they counted"),
         Cleared(),
+        Invited("coder", 2, (3,)),
         TurnEnded("coder", 2, "failed", detail="the server closed the stream", text="I think"),
         TurnEnded("coder", 3, "interrupted"),
         TurnEnded("coder", 4, "passed"),
@@ -118,6 +119,22 @@ def test_what_was_dropped_without_a_summary_is_no_summary(summary: str) -> None:
     assert shown(Compacted("coder", 12, summary)) == [
         "coder no longer sees its first 12 entries, and no summary of them"
     ]
+
+
+def test_words_that_were_posted_are_not_shown_again_with_the_end_of_the_turn() -> None:
+    """But those of somebody who was not heard any more are."""
+    lines = shown(
+        posted(1, "ada", "go", role="person"),
+        Invited("coder", 1, (1,)),
+        posted(2, "coder", "Looking."),
+        called("ls", "a\n"),
+        posted(3, "coder", "so far"),
+        TurnEnded("coder", 1, "interrupted", text="so far"),
+        Invited("coder", 2, ()),
+        TurnEnded("coder", 2, "interrupted", text="sent out"),
+    )
+    assert lines.count("  so far") == lines.count("  sent out") == 1
+    assert lines.index("  so far") < lines.index("coder was interrupted")
 
 
 def test_what_is_undone_is_not_shown() -> None:

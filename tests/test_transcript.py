@@ -54,6 +54,7 @@ def test_a_room_as_markdown() -> None:
         ModeChanged("coder", Audience.only("ada")),
         Compacted("coder", 12, "they counted"),
         Cleared(),
+        Invited("coder", 2, (3,)),
         TurnEnded("coder", 2, "failed", detail="the server closed the stream", text="I think"),
         TurnEnded("coder", 3, "interrupted"),
         TurnEnded("coder", 4, "passed"),
@@ -124,6 +125,21 @@ b
 def test_what_was_dropped_without_a_summary_is_no_summary() -> None:
     text = to_markdown([Compacted("coder", 12, "")])
     assert text == "*coder no longer sees its first 12 entries, and no summary of them*\n"
+
+
+def test_words_that_were_posted_are_not_repeated_with_the_end_of_the_turn() -> None:
+    events: list[Committed] = [
+        Invited("coder", 1, (1,)),
+        posted(2, "coder", "Looking."),
+        called("a"),
+        TurnEnded("coder", 1, "failed", text="not heard"),
+        Invited("coder", 2, (1,)),
+        posted(3, "coder", "heard"),
+        posted(4, "bob", "hm"),
+        TurnEnded("coder", 2, "interrupted", text="heard"),
+    ]
+    text = to_markdown(events)
+    assert text.count("> heard") == text.count("> not heard") == 1
 
 
 def test_an_error_of_a_tool_and_no_output() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from org.encoding import to_json
@@ -16,11 +17,14 @@ from org.events import (
     Cleared,
     Committed,
     Compacted,
+    Invited,
     Joined,
     Left,
     ModeChanged,
     ModelChanged,
+    Nudged,
     Posted,
+    Stepped,
     Stopped,
     TurnEnded,
     counting,
@@ -41,9 +45,26 @@ def to_markdown(events: Iterable[Committed], title: str = "") -> str:
     is longer than any run of backticks inside it. Times are UTC.
     """
     blocks = [f"# {_line(title)}"] if title else []
-    for event in counting(events):
+    for event in said_once(events):
         blocks += _blocks(event)
     return _printable("\n\n".join(blocks) + "\n")
+
+
+def said_once(events: Iterable[Committed]) -> Iterator[Committed]:
+    """The events that count, the end of a turn without the words that were posted just before it."""
+    posted: set[str] = set()
+    for event in counting(events):
+        match event:
+            case Posted(message):
+                posted.add(message.sender)
+            case Invited() | Stepped() | CallFinished() | Nudged():
+                posted.discard(event.participant)
+            case TurnEnded() if event.participant in posted:
+                yield replace(event, text="")
+                continue
+            case _:
+                pass
+        yield event
 
 
 def _blocks(event: Committed) -> list[str]:

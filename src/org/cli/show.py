@@ -24,11 +24,10 @@ from org.events import (
     Posted,
     Stopped,
     TurnEnded,
-    counting,
 )
 from org.journal import read_events, room_folder
 from org.messages import Audience, Message
-from org.transcript import to_json_lines
+from org.transcript import said_once, to_json_lines
 from org.wording import clean, describe, one_line
 
 # Everything that somebody wrote stands behind a margin, so that no text can pass for a heading of ours.
@@ -60,7 +59,7 @@ def run(argv: list[str]) -> int:
 def as_lines(events: Iterable[Committed], style: Style, *, tools: bool = False) -> Iterator[str]:
     """The events that count as lines of a terminal; times are of this machine's time zone."""
     day, before = "", None
-    for event in counting(events):
+    for event in said_once(events):
         block = list(_block(event, style, tools=tools))
         if not block:
             continue
