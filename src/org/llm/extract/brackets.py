@@ -116,7 +116,7 @@ class BracketScanner:
         word = gap.strip()
         self._breaks += gap[: gap.find(word)].count("\n") if word else gap.count("\n")
         if word:
-            if word[0].isalpha() and not self._python and self._prose_may_follow():
+            if word[0].isalpha() and self._prose_may_follow():
                 self._finish(State.BROKEN, self._value_end - self._base)
                 self.before_prose = True
                 return at
@@ -144,6 +144,8 @@ class BracketScanner:
 
     def _prose_may_follow(self) -> bool:
         """Whether a word that comes now stands behind arguments that lack their closers."""
+        if self._python:
+            return self._last == ")" and self._stack == ["["]
         return self._last in ("}", "]") or (self._last == '"' and self._breaks > 1)
 
     def _close(self, character: str, after: int) -> None:

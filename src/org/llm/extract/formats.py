@@ -54,7 +54,9 @@ TOOL = Part("{tool}", "{tool-begins}")  # replaced by the declared names
 VALUE = Part("(?P<value>)", "")  # the arguments begin here (otherwise: where the head ends)
 NAME = capture("name", chars(r"\w.\-:/$ ", 1, 128))
 QUOTE = chars("\"'“”‘’\\\\", 0, 2)
-JSON_START = (BLANK, ahead(r"{\[\"'“\\"))
+# JSON, or JSON in a string; a quote that begins neither closes a quotation of the opening.
+_JSON_AHEAD = Part(r"(?=[{\[]|[\"'“‘\\]{1,8}[{\[])", r"[\"'“‘\\]{0,8}")
+JSON_START = (BLANK, _JSON_AHEAD)
 OBJECT_START = (BLANK, ahead(r"{"))
 SEPARATED = (BLANK, maybe(either(",", ";")), *JSON_START)
 PREFIX = maybe(either("functions.", "default_api.", "tools.", "api."))
@@ -486,7 +488,15 @@ _OTHER_KEY = either(
     "tool_plan",
 )
 _OPEN_QUOTE = chars("\"'“”‘’\\\\", 0, 2)
-
+# After a name: its quote (all of it), and then anything but words that are neither key nor comment.
+_WORD = r"[A-Za-z][\w\-]{0,40}+"
+_GOES_ON = (
+    Part(r"\s{0,64}+[\"'“”‘’\\]{0,2}+\s{0,64}+", r"\s{0,64}[\"'“”‘’\\]{0,2}\s{0,64}"),
+    Part(
+        rf"(?=[^A-Za-z,]|,\s{{0,64}}+(?:[^A-Za-z]|{_WORD}\s{{0,8}}+[:=\"']))",
+        rf",\s{{0,64}}(?:{_WORD}\s{{0,8}})?",
+    ),
+)
 
 # An object whose first key says that it may be a call, and names a declared tool if it names any.
 _CALL_OBJECT: tuple[Element, ...] = (
@@ -499,7 +509,7 @@ _CALL_OBJECT: tuple[Element, ...] = (
             BLANK,
             ":",
             BLANK,
-            either((QUOTE, BLANK, PREFIX, either(PARALLEL, TOOL), BLANK, QUOTE), ahead("{")),
+            either((QUOTE, BLANK, PREFIX, either(PARALLEL, TOOL), *_GOES_ON), ahead("{")),
         ),
         (_OPEN_QUOTE, _OTHER_KEY, _OPEN_QUOTE, BLANK, ":"),
     ),

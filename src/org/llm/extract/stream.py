@@ -89,6 +89,7 @@ _THINK_START = dict(THINKING)
 _THINK_MARK = "|".join(re.escape(mark) for row in THINKING for mark in row)
 _THINK_PREFIXES = frozenset(mark[:n] for row in THINKING for mark in row for n in range(1, len(mark)))
 _QUOTES = tuple("\"'“‘")
+_CLOSING_QUOTES = tuple("\"'”’")
 _HARMONY_END = "<|end|>"  # ends every message there, so it ends thinking only where that began so
 
 
@@ -302,6 +303,8 @@ class ToolCallStream:
         for opening in self._lexicon.openings(self._buffer, self._pos):
             rest = self._buffer[self._pos + len(opening.literal) :]
             if not rest.strip() or lazy(_PROSE).search(rest):
+                continue
+            if rest[0] in _CLOSING_QUOTES and self._before(self._pos, 1) in _QUOTES:
                 continue
             for row in opening.rows:
                 head = row.head.match(self._buffer, self._pos + len(opening.literal), final=False)
