@@ -42,6 +42,16 @@ def test_results_as_text() -> None:
     assert result_text(failed) == "error (failed): exit 1\nout"
 
 
+def test_an_error_that_the_output_names_too_is_told_once() -> None:
+    def told(output: str, message: str = "exit code 1") -> str:
+        return result_text(ToolResult("x", output, ToolError("failed", message)))
+
+    assert told("[exit code 1]") == told("exit code 1") == "error (failed): exit code 1"
+    assert told("a\n[exit code 1]") == "error (failed): exit code 1\na"
+    assert told("a\n[exit code 1]\n(again)") == "error (failed): exit code 1\na\n(again)"
+    assert told("\n  a\nexit code 12\n[exit code 1]") == "error (failed): exit code 1\n\n  a\nexit code 12"
+
+
 @given(st.text(), st.integers(1, 200))
 def test_a_clipped_text_keeps_its_ends_and_says_what_is_missing(text: str, limit: int) -> None:
     clipped = clip(text * 9, limit)

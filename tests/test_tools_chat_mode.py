@@ -13,7 +13,7 @@ class Room:
 
     async def set_mode(self, mode: str) -> None:
         if mode.startswith("direct:no"):
-            raise UsageError(f"`{mode}` names nobody here")
+            raise UsageError(f"`{mode}` names nobody here", "there are: ada")
         self.modes.append(mode)
 
 
@@ -33,7 +33,7 @@ async def test_the_mode_is_set(mode: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"mode": "direct:nobody"}, "`direct:nobody` names nobody here"),
+        ({"mode": "direct:nobody"}, "`direct:nobody` names nobody here; there are: ada"),
         ({}, "`mode` is missing; expected chat_mode(mode: string)"),
         ({"mode": "group", "to": "ada"}, "`to` is no argument of chat_mode"),
     ],

@@ -79,11 +79,15 @@ def _header(message: Message, reader: str) -> str:
 
 
 def result_text(result: ToolResult) -> str:
-    """A tool result as the model reads it."""
+    """A tool result as the model reads it. An output may name the error too, for whoever sees it alone:
+    once is enough."""
     if result.error is None:
         return result.output or "(no output)"
-    text = f"error ({result.error.kind}): {result.error.message}"
-    return f"{text}\n{result.output}" if result.output else text
+    message = result.error.message
+    text = f"error ({result.error.kind}): {message}"
+    before, _, behind = result.output.rpartition(f"[{message}]")
+    output = (before.rstrip("\n") + behind).removeprefix(message)
+    return f"{text}\n{output}" if output.strip("\n") else text
 
 
 class Memory:

@@ -41,8 +41,9 @@ def timeout_schema(default_s: float, max_s: float) -> dict[str, str]:
 
 
 def refused(call: ToolCall, error: UsageError) -> ToolResult:
-    """The result of a call whose arguments do not fit."""
-    return ToolResult(call.id, error.message, ToolError("bad_arguments", error.message))
+    """The result of a call whose arguments do not fit: what is wrong, and what would be right."""
+    message = f"{error.message}; {error.hint}" if error.hint else error.message
+    return ToolResult(call.id, message, ToolError("bad_arguments", message))
 
 
 def _error(result: ExecResult, timeout_s: float) -> ToolError | None:
