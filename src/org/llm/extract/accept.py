@@ -332,6 +332,16 @@ def guard(before: str, after: str, *, marked: bool) -> str:
     return ""
 
 
+def guard_list(before: str, after: str) -> str:
+    """Why a list of Python calls is none, as far as that is asked of it only: manuals are named so.
+    `after` is the next character."""
+    if after in ("(", ":"):
+        return "a link"
+    if after in (".", ";", "!") and lazy(r"\w \Z").search(before):
+        return "in the middle of a sentence"
+    return ""
+
+
 def is_example(before: str) -> bool:
     """Whether the sentence that leads up to it speaks about a call instead of making one."""
     lead = before.rstrip().rstrip("*_")

@@ -9,7 +9,7 @@ from typing import Any
 
 from org.llm.extract.accept import Found, Refused, Toolbox, arguments_of, calls_in, is_schema, placeholder
 from org.llm.extract.brackets import BracketScanner
-from org.llm.extract.decode import decode, decode_gemma, decode_python, typed, unescape_once
+from org.llm.extract.decode import decode, decode_gemma, decode_python, fits, typed, unescape_once
 from org.llm.extract.lexicon import Row
 from org.llm.extract.patterns import MORE, lazy
 from org.llm.extract.result import Incomplete, Refusal
@@ -294,6 +294,9 @@ class Candidate:
             return Found(tool.name, positional[0])
         if len(positional) > len(keys):
             raise Refused("more arguments than the tool takes")
+        for key, value in zip(keys, positional, strict=False):
+            if not fits(value, tool.properties[key]):
+                raise Refused(f"`{key}` is of another type")
         return Found(tool.name, {**dict(zip(keys, positional, strict=False)), **named})
 
     def _tagged(self, item: _Item, scanner: TaggedScanner, text: str) -> Found:
@@ -327,7 +330,11 @@ class Candidate:
             raise Refused("it ends before it names a tool")
         if scanner.open_value or (isinstance(scanner, BracketScanner) and scanner.between_values):
             raise _CutOffError(name, before)
-        if value[-1:].isalnum() or (isinstance(scanner, GemmaScanner) and lazy(_CUT_GEMMA).search(value)):
+        if (
+            value[-1:].isalnum()
+            or value[-1:] in tuple("._-+")
+            or (isinstance(scanner, GemmaScanner) and lazy(_CUT_GEMMA).search(value))
+        ):
             raise _CutOffError(name, before)  # a number may go on
         if self.row.format.grammar == "python" and value.endswith(('""', "''")):
             raise _CutOffError(name, before)  # three quotes may be meant

@@ -329,6 +329,27 @@ def schema_types(schema: Any) -> list[str]:
     return sorted(types, key=lambda t: t == "string")
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int, float),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
+}
+
+
+def fits(value: Any, schema: Any) -> bool:
+    """Whether a value is of a type that the schema allows; true for types that are not JSON's."""
+    types = schema_types(schema)
+    if not types or any(kind not in _KINDS for kind in types):
+        return True
+    return any(
+        isinstance(value, _KINDS[kind]) and isinstance(value, bool) == (kind == "boolean") for kind in types
+    )
+
+
 def _typed(text: str, kind: str) -> Any:
     lowered = text.lower()
     if kind in ("integer", "int"):

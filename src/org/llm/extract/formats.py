@@ -498,9 +498,17 @@ _GOES_ON = (
     ),
 )
 
+_COMMENT = either(
+    ("//", chars(r"^\n", 0, 200), "\n"),
+    ("#", chars(r"^\n", 0, 200), "\n"),
+    ("/*", chars(r"^*", 0, 200), "*/"),
+)
+_COMMENTS = maybe(_COMMENT, BLANK, maybe(_COMMENT, BLANK))
+
 # An object whose first key says that it may be a call, and names a declared tool if it names any.
 _CALL_OBJECT: tuple[Element, ...] = (
     BLANK,
+    _COMMENTS,
     either(
         (
             _OPEN_QUOTE,
@@ -542,7 +550,7 @@ def _rows_of_words() -> list[Format]:
         Format(
             "functionary",
             (">>>{tool}", ">>> {tool}"),
-            (chars(" ", 0, 2), "\n", *OBJECT_START),
+            (chars(" ", 0, 2), maybe("\r"), "\n", *OBJECT_START),
             line_start=True,
         ),
         Format("xml", ("<{tool}>",), JSON_START, closers=("</{tool}>",)),

@@ -25,6 +25,9 @@ _PREFIX_LETTERS = "fdta"  # functions., default_api., tools., api.
 _FEW = 6  # openings with the same first character that are told apart already by the trigger
 
 
+_FENCE_END = Part(r"```(?![\w`])", beginnings("```"))  # with a language, it opens another block
+
+
 @dataclass(frozen=True)
 class Row:
     """A format with its patterns for one set of names."""
@@ -50,7 +53,7 @@ class Row:
     @cached_property
     def closer(self) -> Pattern:
         closers = [closer.replace("{tool}", self.tool) for closer in self.format.closers]
-        return Pattern(BLANK, either(*closers, *END_TOKENS))
+        return Pattern(BLANK, either(*(_FENCE_END if c == "```" else c for c in closers), *END_TOKENS))
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ def _object_start(rests: set[str]) -> str:
     """An opening brace before a quoted key, one of the usual keys, or another brace of the table."""
     keys = r"name\b|tool|function|action\b|arguments\b|parameters\b|type\b|[a-z_]{0,12}\Z"
     doubled = r"|\{(?:[\"'\\]|\Z)" if "{" in rests else ""
-    return rf"\{{(?=\s{{0,40}}(?:[\"'“‘\\]{{1,3}}(?:[\w$]|\Z)|{keys}{doubled}))"
+    return rf"\{{(?=\s{{0,40}}(?:[\"'“‘\\]{{1,3}}(?:[\w$]|\Z)|{keys}{doubled}|/(?:[/*]|\Z)|#))"
 
 
 def _seconds(rests: set[str]) -> set[str]:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from org.llm.extract.accept import guard, toolbox
+from org.llm.extract.accept import guard, guard_list, toolbox
 from org.llm.extract.brackets import BracketScanner
 from org.llm.extract.candidate import Candidate, Outcome
 from org.llm.extract.formats import THINKING
@@ -344,6 +344,8 @@ class ToolCallStream:
         end = outcome.end - self._base
         format = candidate.row.format
         around = guard(candidate.before, self._buffer[end : end + _INDENT + 8], marked=format.marked)
+        if format.grammar == "python" and not format.marked:
+            around = around or guard_list(candidate.before, self._buffer[end : end + 1])
         if candidate.before.rstrip()[-1:] in ("}", "]") and lazy(_MESSAGE).match(self._buffer, self._pos):
             around = around or "a list of chat messages"
         if not around and self._is_blank_since(self._example[0]):
@@ -454,14 +456,14 @@ class ToolCallStream:
         at = self._pos + len(rest) - len(rest.lstrip())
         mark = self._buffer[at : at + len(block.fence)]
         found = bool(hold.calls or hold.incomplete)
-        if not final and mark != block.fence and block.fence.startswith(mark):
+        if not final and at + len(block.fence) >= len(self._buffer) and block.fence.startswith(mark):
             return False
+        if found and mark == block.fence and lazy(r"\w").match(self._buffer, at + len(mark)):
+            self._end_block(block)  # another block begins: this one was not closed
+            return True
         if found and (mark == block.fence or block.fence.startswith(self._buffer[at : at + _INDENT])):
-            self._doubt()
             self._cut(at + len(mark))
-            self._call_block = None
-            self._output.release(hold)
-            self._adjacent = True
+            self._end_block(block)
             return True
         fitting = self._fitting(at, final, block.only) if found else None
         if fitting is MORE:
@@ -473,6 +475,13 @@ class ToolCallStream:
         self._call_block, self._fence = None, block.fence
         self._output.reject(hold, "in a block of code with other text")
         return True
+
+    def _end_block(self, block: _CallBlock) -> None:
+        """A block of calls has come to its end."""
+        self._call_block = None
+        self._doubt()
+        self._output.release(block.hold)
+        self._adjacent = True
 
     def _follow_code(self, final: bool) -> bool:
         """Inside a block of code, up to the fence that closes it."""

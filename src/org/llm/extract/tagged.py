@@ -163,10 +163,14 @@ class TaggedScanner:
             parameter = self._parameter.match(window, start, final)
             if parameter is MORE:
                 return self._wait(start)
-            if parameter is not None and parameter["key"] in self._keys:
+            if parameter is not None and self._is_due(parameter["key"]):
                 self._store(self._base + start)  # its closing tag is missing
                 return start
         return after
+
+    def _is_due(self, key: str) -> bool:
+        """Whether a parameter of the tool is still to come."""
+        return key in self._keys and key != self._key and all(key != given for given, *_ in self.pairs)
 
     def _give_up(self, window: str) -> int:
         """The text ended inside a value: where it could have ended, if anywhere."""
