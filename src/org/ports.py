@@ -80,8 +80,9 @@ class Turn:
 
     `causes` are the messages that are new to the participant; `view` gives everything it sees,
     these included, and what it commits is in it the next time. `names` are all who are in the
-    room. `commit` writes an event to the journal, then shows it; `emit` only shows. `post` says something before the turn is over (with `addressed`,
-    only what is under an explicit address). `limit` names the limit that is reached, or is empty.
+    room. `commit` writes an event to the journal, then shows it; `emit` only shows. `post` says
+    something before the turn is over (with `addressed`, only what is under an explicit address).
+    `limit` names the limit that is reached, or is empty.
     """
 
     id: int
