@@ -96,6 +96,7 @@ class ChatApp(App[None]):
         self._asking = asyncio.Lock()
         self._typed = Typed(link.history)
         self._warned = False
+        self._stopping = False
         self._own_context = copy_context()
         self._note_timer: Timer | None = None
         self._unobserve: Callable[[], None] = lambda: None
@@ -147,6 +148,8 @@ class ChatApp(App[None]):
         self._catch_up()
         self._refresh()
         self._aim()
+        if self._stopping and not self._scene.running:
+            self._note("")
 
     def _catch_up(self) -> None:
         """Take what was heard into the scene."""
@@ -231,9 +234,14 @@ class ChatApp(App[None]):
 
             self.bell()
             self.push_screen(dialog, answer)
+            live = self._scene.live.get(participant)
+            if live is not None:
+                live.do("asking you", self._clock())
             try:
                 return bool(await answered)
             finally:
+                if live is not None:
+                    live.do("thinking", self._clock())
                 while dialog in self.screen_stack:  # the turn was stopped meanwhile
                     await self.pop_screen()
 
@@ -250,7 +258,8 @@ class ChatApp(App[None]):
         if self._command is not None:
             self._command.cancel()
         elif self._link.interrupt():
-            self._note("stopping …")
+            self._note("stopping …", seconds=None)
+            self._stopping = True
         elif prompt.text:
             prompt.put_away()
         elif self._warned:
@@ -398,6 +407,7 @@ class ChatApp(App[None]):
         if self._note_timer is not None:
             self._note_timer.stop()
         self._note_timer = self.set_timer(seconds, self._forget) if text and seconds else None
+        self._stopping = False
         if not text:
             self._warned = False
 

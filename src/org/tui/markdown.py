@@ -66,6 +66,7 @@ def lines_of(text: str, width: int, look: Look) -> list[Text]:
 
 def rows_of(line: str, width: int) -> list[str]:
     """One plain line as rows of at most `width` cells, broken at blanks; in linear time."""
+    assert width > 0
     rows: list[str] = []
     place = 0
     while True:

@@ -80,7 +80,8 @@ class Roster(Widget):
         rows = [head]
         if joined.kind == "model":
             model = live.model if live else joined.model
-            traits = " · ".join(trait for trait in (joined.profile, one_line(model, 40)) if trait)
+            model = model.rpartition("/")[2]  # the end of a long name tells more than its beginning
+            traits = " · ".join(trait for trait in (joined.profile, model) if trait)
             rows.append(Content.assemble((f"  {one_line(traits, width - 2)}", DIM)))
         if member.mode.kind != "group":
             rows.append(

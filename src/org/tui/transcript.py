@@ -26,6 +26,7 @@ from textual.strip import Strip
 from org.tui.paint import Painter, Palette, Saying
 from org.tui.scene import Block, Live, Scene
 
+NARROWEST = 12
 MARGIN = 2
 """Characters at the beginning of a row that belong to nobody's words."""
 
@@ -119,7 +120,7 @@ class Transcript(ScrollView, can_focus=True):
 
     def refresh_scene(self) -> None:
         """Show what is new in the scene; stay at the end, or at what somebody reads."""
-        width = self.scrollable_content_region.width
+        width = self._width
         if width <= 0:
             return
         voices = self._voices()
@@ -352,7 +353,7 @@ class Transcript(ScrollView, can_focus=True):
     # -- the terminal
 
     def on_resize(self, event: Resize) -> None:
-        if self._painter is None or self._painter.width != self.scrollable_content_region.width:
+        if self._painter is None or self._painter.width != self._width:
             self.repaint()
         elif self.following:
             self.scroll_end(animate=False, immediate=True)
@@ -360,6 +361,12 @@ class Transcript(ScrollView, can_focus=True):
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
         self.following = round(new_value) >= self.max_scroll_y
+
+    @property
+    def _width(self) -> int:
+        """Cells of a row: at least what anything can be drawn in, 0 when there is nothing at all."""
+        width = self.scrollable_content_region.width
+        return max(width, NARROWEST) if width > 0 else 0
 
     @property
     def allow_select(self) -> bool:
