@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from org.chat.loop import Approval
 from org.chat.room import Schedule
 from org.events import Delta
-from org.messages import Completion
+from org.messages import ChatRequest, Completion
 from org.tooling import ToolError
+from org.tui.paint import KEPT_ROWS
 from org.tui.panels import Status
+from org.tui.transcript import Transcript
 from room_kit import Files, Model, call, calling, model_of, participant, tool
 from tui_kit import screen
 
@@ -225,7 +230,7 @@ async def test_the_audience_is_shown_as_one_types(tmp_path: Path) -> None:
         assert await title("@calc") == "ada → @calc alone"
         assert await title("@calc a\n@group b") == "ada → @calc alone, then everyone"
         assert await title("#file:a.md x") == "ada → #file:a.md"
-        assert await title("@codr x") == "ada ✗ nobody is called @codr, perhaps you mean @coder"
+        assert await title("@codr x") == "ada ✗ perhaps you mean @coder"
         assert await title("/who") == "ada → a command for the room"
         assert (await title("!ls")).startswith("ada → a command, run in bubblewrap")
         await shown.room.set_mode("ada", "direct:coder")
@@ -346,6 +351,53 @@ async def test_streaming_does_not_pull_down_who_reads_above(tmp_path: Path) -> N
         await shown.pilot.pause()
         assert shown.transcript.following
         gate.set()
+
+
+class Fast:
+    """Says very much in very small pieces."""
+
+    def __init__(self, pieces: int, piece: str) -> None:
+        self.pieces = pieces
+        self.piece = piece
+
+    async def complete(self, request: ChatRequest, emit: Callable[[Delta], None]) -> Completion:
+        pieces, self.pieces = self.pieces, 0
+        for number in range(pieces):
+            emit(Delta(self.piece))
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        return Completion(self.piece * pieces or "PASS", finish="stop")
+
+
+async def test_many_small_pieces_are_drawn_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = 0
+    draw = Transcript.refresh_scene
+
+    def counted(self: Transcript) -> None:
+        nonlocal drawn
+        drawn += 1
+        draw(self)
+
+    monkeypatch.setattr(Transcript, "refresh_scene", counted)
+    async with screen(tmp_path, participant("ann", model=Fast(20_000, "word "))) as shown:
+        await shown.say("go")
+        await shown.quiet()
+        assert "characters are not shown" in shown.text
+        assert drawn < 2000
+        assert len(shown.rows) < 1000
+
+
+async def test_a_very_long_line_is_shown_in_part(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    ann = participant("ann", model=Model(["x" * 2_000_000], gate=gate))
+    async with screen(tmp_path, ann) as shown:
+        await shown.say("go")
+        await shown.until("xxx")
+        assert 1000 < len(shown.transcript._saying["ann"].strips) <= KEPT_ROWS
+        gate.set()
+        await shown.quiet()
+        assert "… 1,970,000 characters are not shown …" in shown.text
+        assert len(shown.rows) < 500
 
 
 async def test_search_marks_and_steps(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def aim(text: str, person: str, names: Collection[str], standing: Audience, plac
     routed = route(text, person, names, standing)
     if routed.refused:
         refusal: Refusal = routed.refused[0]
-        return Aim(refusal.problem.replace("`", ""), wrong=True)
+        _, found, near = refusal.problem.replace("`", "").rpartition("perhaps you mean")
+        return Aim(f"perhaps you mean{near}" if found else near, wrong=True)
     audiences = list(dict.fromkeys(segment.audience for segment in routed.segments))
     if not audiences:
         # An address with nothing behind it yet is one already.

@@ -138,7 +138,8 @@ class Painter:
             rows += self._inset(f"{name}: {value}", self.palette.code)
         if result.error is not None and result.error.message:
             rows += self._inset(result.error.message, self.palette.error)
-        return rows + self._inset(result.output or "(no output)", self.palette.text)
+        output = result.output or ("" if result.error else "(no output)")
+        return rows + self._inset(output, self.palette.text) if output else rows
 
     def _ending(self, result: ToolResult) -> tuple[str, Style]:
         if result.error is not None and result.error.kind != "failed":

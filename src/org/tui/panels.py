@@ -146,7 +146,8 @@ class Status(Widget):
 
     def _row(self, budgets: list[_Budget], *, short: bool) -> Content:
         between = "  " if short else " · "
-        place = one_line(self._link.place.partition(":")[0], 20 if short else 40)
+        place = self._link.place.partition(":")[0]
+        place = one_line(place.removeprefix("in ") if short else place, 20 if short else 40)
         walled = not place.startswith("on this machine")
         parts: list[Part] = [("↓ more below  ", "bold $text-warning")] if self.more else []
         parts += [(self._link.id, "bold"), (f"{between}{place}", DIM if walled else "$text-warning")]
