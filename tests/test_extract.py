@@ -151,6 +151,13 @@ def test_tools_may_be_bare_function_objects() -> None:
     assert extract_tool_calls(CALL, [tool["function"] for tool in TOOLS]).calls
 
 
+def test_tools_may_have_an_input_schema() -> None:
+    functions = [tool["function"] for tool in TOOLS]
+    tools = [{"name": f["name"], "input_schema": f["parameters"]} for f in functions]
+    text = "<function=sh><parameter=cmd>1</parameter><parameter=timeout_s>1</parameter></function>"
+    assert found_in(extract_tool_calls(text, tools)) == [["sh", {"cmd": "1", "timeout_s": 1}]]
+
+
 def test_without_tools_nothing_is_a_call() -> None:
     found = extract_tool_calls(CALL, [])
     assert (found.calls, found.content, found.refused) == ((), CALL, ())

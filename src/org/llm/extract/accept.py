@@ -63,7 +63,7 @@ _INDEX = r":\d+\Z"
 
 
 def toolbox(tools: Sequence[Mapping[str, Any]]) -> Toolbox:
-    """`tools` are OpenAI tool schemas, or their `function` objects."""
+    """`tools` are OpenAI tool schemas, their `function` objects, or those with an `input_schema`."""
     declared = {}
     for tool in tools:
         inner = tool.get("function")
@@ -71,7 +71,7 @@ def toolbox(tools: Sequence[Mapping[str, Any]]) -> Toolbox:
         name = function.get("name")
         if not isinstance(name, str) or not name.strip():
             continue
-        schema = function.get("parameters")
+        schema = function.get("parameters", function.get("input_schema"))
         parameters = schema if isinstance(schema, Mapping) else {}
         properties, required = parameters.get("properties"), parameters.get("required")
         declared[name] = Declared(
@@ -258,6 +258,7 @@ _EXAMPLE = r"""
   | \A\W*[\w.\-]+[ ]format\s*[:：]\s*\Z
   | \b(?:example|sample|hypothetical|illustrative|fictional|template)[ ]
     (?:of|tool|function|call|calls|invocation|json|usage|request|response|reply|payload|message)\b
+  | \A\W*(?:imagine|suppose|assume|pretend)\b
   | \billustrat(?:e|es|ion|ing|ive)\b | \bhypothetical(?:ly)?\b
   | \b(?:would|might|could|should|must|can|may|will)[ ](?:\w+ly[ ]|then[ ]|just[ ]|also[ ])?
     (?:look[ ](?:something[ ])?like | look\s*[:：]?\s*\Z
@@ -275,7 +276,7 @@ _ABOUT_CALLS = r"""
     (?:\w+ly[ ]|then[ ]|just[ ]|also[ ])?
     (?:call|use|write|emit|send|invoke|output|print|type|produce|generate|respond|reply|issue|request|make|return)\b
   | \b(?:never|not|don['’]t|mustn['’]t|shouldn['’]t)[ ](?:\w+[ ])?
-    (?:call|emit|output|write|send|invoke)\b
+    (?:call|emit|output|write|send|invoke|run|execute)\b
   | \b(?:is|are|gets?|was|were)[ ](?:usually[ ]|often[ ]|typically[ ])?
     (?:written|encoded|represented|expressed|formatted|serialized|serialised|rendered|spelled)\b
   | (?<!as[ ])(?<!as[ ]the[ ])\b(?:model|assistant|user|log|logs|agent|bot|transcript|it|he|she|they|you)[ ]

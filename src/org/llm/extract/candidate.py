@@ -258,6 +258,8 @@ class Candidate:
                 if not value.strip():
                     raise Refused("no arguments")
                 return [self._named(item.name, value.strip().strip("`\"'"), plain=True)]
+            if item.name and item.scanner.state is State.BROKEN and not value.strip():
+                return [self._named(item.name, {})]
             complete = item.scanner.state is State.DONE and not closers
             decoded = decode(
                 unescape_once(value) if lazy(_ESCAPED).match(value) else value, complete=complete

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from org.llm.extract.patterns import BLANK, Element, Part, ahead, capture, chars, either, maybe
+from org.llm.extract.patterns import BLANK, Element, Part, ahead, beginnings, capture, chars, either, maybe
 
 Grammar: TypeAlias = Literal["json", "tagged", "python", "gemma", "line"]
 
@@ -86,6 +86,8 @@ END_TOKENS = (
     "<|tool_response|>",
     "<start_function_response>",
     "<end_of_turn>",
+    "<end_code>",
+    "<|end_of_role|>",
     "<turn|>",
     "<eos>",
     "</s>",
@@ -124,6 +126,7 @@ _HERMES = (
     "tool_request",
     "toolcall",
     "TOOLCALL",
+    "TOOL_CALL",
     "tool_calls",
     "function_calls",
     "tools",
@@ -234,15 +237,6 @@ _STEPTML, _STEPTML_TAGS = _invoke("steptml:")
 def _rows_of_tags() -> list[Format]:
     rows = [
         Format(
-            "qwen-coder",
-            _CALL_TAGS,
-            (BLANK, *_CODER_CALL),
-            "tagged",
-            _CALL_TAGS_CLOSE,
-            (BLANK, *_CODER_CALL),
-            _CODER_TAGS,
-        ),
-        Format(
             "llama-function",
             ("<function=",),
             (QUOTE, NAME, QUOTE, maybe(">"), *OBJECT_START),
@@ -253,6 +247,15 @@ def _rows_of_tags() -> list[Format]:
             ("<tool_call>",),
             (BLANK, "<function=", QUOTE, NAME, QUOTE, maybe(">"), *OBJECT_START),
             closers=("</function>", "</tool_call>"),
+        ),
+        Format(
+            "qwen-coder",
+            _CALL_TAGS,
+            (BLANK, *_CODER_CALL),
+            "tagged",
+            _CALL_TAGS_CLOSE,
+            (BLANK, *_CODER_CALL),
+            _CODER_TAGS,
         ),
         Format(
             "qwen-coder",
@@ -333,7 +336,7 @@ def _rows_of_deepseek() -> list[Format]:
             header = (BLANK, begin, *call)
             rows.append(Format(name, (begin_all,), header, "json", closers, header))
             rows.append(Format(name, (begin,), call, "json", closers, header))
-        header = (BLANK, begin, *step)
+        header = (BLANK, maybe(separator, BLANK), begin, *step)
         rows.append(Format("step3", (begin_all,), header, "tagged", (end, end_all), header, _STEPTML_TAGS))
         rows.append(Format("step3", (begin,), step, "tagged", (end, end_all), header, _STEPTML_TAGS))
     rows.append(Format("step3", (str(_STEPTML[0]),), _STEPTML[1:], "tagged", (), None, _STEPTML_TAGS))
@@ -355,10 +358,12 @@ def _rows_of_tokens() -> list[Format]:
     )
     kimi: tuple[Element, ...] = (BLANK, NAME, BLANK, "<|tool_call_argument_begin|>", *OBJECT_START)
     kimi_next = (BLANK, "<|tool_call_begin|>", *kimi)
-    kimi_closers = ("<|tool_call_end|>", "<|tool_calls_section_end|>")
+    kimi_opens = ("<|tool_calls_section_begin|>", "<|tool_call_section_begin|>")
+    kimi_closers = ("<|tool_call_end|>", "<|tool_calls_section_end|>", "<|tool_call_section_end|>")
     k3_json: tuple[Element, ...] = (BLANK, *_K3_CALL, *OBJECT_START)
     k3_closers = ("<|close|>call<|sep|>", "<|close|>tools<|sep|>")
     constrain = (BLANK, maybe("<|constrain|>"), chars(r"\w", 0, 16), BLANK, "<|message|>", *JSON_START)
+    nothing = (*constrain[:-2], BLANK, Part(r"(?=<\|call\|>)", beginnings("<|call|>")))
     channel = either("commentary", "analysis", "final")
     gemma: tuple[Element, ...] = (BLANK, "call:", BLANK, NAME, *OBJECT_START)
     gemma_closers = ("<tool_call|>", "<end_function_call>", "<|tool_call|>")
@@ -373,7 +378,7 @@ def _rows_of_tokens() -> list[Format]:
         *OBJECT_START,
     )
     return [
-        Format("kimi-k2", ("<|tool_calls_section_begin|>",), kimi_next, "json", kimi_closers, kimi_next),
+        Format("kimi-k2", kimi_opens, kimi_next, "json", kimi_closers, kimi_next),
         Format("kimi-k2", ("<|tool_call_begin|>",), kimi, "json", kimi_closers, kimi_next),
         Format("kimi-k3", ("<|open|>tools<|sep|>",), k3_json, "json", k3_closers, k3_json),
         Format(
@@ -405,6 +410,12 @@ def _rows_of_tokens() -> list[Format]:
         ),
         Format(
             "harmony",
+            ("<|channel|>",),
+            (channel, BLANK, "to=", NAME_WITHOUT_BLANK, *nothing),
+            closers=("<|call|>",),
+        ),
+        Format(
+            "harmony",
             ("<|start|>assistant",),
             ("<|channel|>", channel, BLANK, "to=", NAME_WITHOUT_BLANK, *constrain),
             closers=("<|call|>", "<|end|>", "<|return|>"),
@@ -432,7 +443,7 @@ def _rows_of_tokens() -> list[Format]:
         Format(
             "internlm",
             ("<|action_start|>",),
-            (BLANK, either("<|plugin|>", "<|interpreter|>"), *JSON_START),
+            (BLANK, maybe(either("<|plugin|>", "<|interpreter|>")), *JSON_START),
             closers=("<|action_end|>",),
         ),
         Format(
@@ -557,8 +568,15 @@ def _rows_of_words() -> list[Format]:
         Format("xml", ("<{tool}>",), (), "tagged", tags=_XML_TAGS),
     ]
     for label in ("Action:", "**Action:**"):
-        name = (BLANK, QUOTE, chars("`", 0, 1), TOOL, chars("`", 0, 1), QUOTE)
+        name = (BLANK, QUOTE, chars(r"`\[", 0, 1), TOOL, chars(r"`\]", 0, 1), QUOTE)
         rows += [
+            Format(
+                "react",
+                (label,),
+                (*name, *_ACTION_INPUT, BLANK, "`", ahead(r"{")),
+                closers=("`",),
+                line_start=True,
+            ),
             Format(
                 "react",
                 (label,),
@@ -588,6 +606,7 @@ def _rows_of_words() -> list[Format]:
 
 FORMATS: tuple[Format, ...] = (
     *_rows_of_tags(),
+    *_rows_of_tokens(),
     Format("hermes", _tag(*_HERMES), JSON_START, closers=_HERMES_CLOSE, header=SEPARATED),
     Format(
         "hermes",
@@ -601,8 +620,8 @@ FORMATS: tuple[Format, ...] = (
         (QUOTE, NAME, QUOTE, _ATTRIBUTES, ">", *OBJECT_START),
         closers=(*_HERMES_CLOSE, "</function>"),
     ),
+    Format("hermes", _tag(*_HERMES), (BLANK, TOOL, *OBJECT_START), closers=_HERMES_CLOSE),
     *_rows_of_deepseek(),
-    *_rows_of_tokens(),
     *_rows_of_words(),
 )
 

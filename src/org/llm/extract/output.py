@@ -48,6 +48,11 @@ class Output:
         """These go the way of what comes next."""
         self._blanks += blanks
 
+    def drop(self) -> None:
+        """The blanks that wait go with the call before them."""
+        blanks, self._blanks = self._blanks, ""
+        self.cut(blanks)
+
     def show(self, text: str) -> None:
         text, self._blanks = self._blanks + text, ""
         for hold in self._holds[-1:]:

@@ -131,6 +131,7 @@ class ToolCallStream:
         self._think_end = ""  # what closes the thinking that we are in
         self._think_hold: Hold | None = None
         self._think_seen = False  # until then, the start may be lost: the first end takes calls back
+        self._after_call = -1  # in the whole text: where the blanks after the last call end
         self._adjacent = False  # right after a call: blanks before another one are a part of it
         self._example: tuple[int, str] = (-1, "")  # where a refusal ended that goes for what follows it
 
@@ -253,6 +254,9 @@ class ToolCallStream:
             return False
         if fitting is not None:
             self._start(*fitting)
+        elif final and self._is_left_over():
+            self._output.drop()
+            self._cut(len(self._buffer))
         elif final and (cut := self._cut_head()) is not None:
             self._cut(len(self._buffer), incomplete=[cut])
         elif character in "{[":
@@ -272,6 +276,7 @@ class ToolCallStream:
         if not final and self._pos == len(self._buffer) and self._output.waiting < _LOOK_BACK:
             return False
         self._adjacent = False
+        self._after_call = self._base + self._pos
         return True
 
     def _fitting(
@@ -294,6 +299,16 @@ class ToolCallStream:
                 if head is not None:
                     return row, head
         return None
+
+    def _is_left_over(self) -> bool:
+        """Whether nothing follows a call but one more opening, which was meant to close it."""
+        assert self._lexicon is not None
+        if self._after_call != self._base + self._pos:
+            return False
+        for opening in self._lexicon.openings(self._buffer, self._pos)[:1]:
+            marked = all(row.format.marked for row in opening.rows)
+            return marked and not self._buffer[self._pos + len(opening.literal) :].strip()
+        return False
 
     def _cut_head(self) -> Incomplete | None:
         """The call whose opening the text ends in, if it does, before any arguments."""
