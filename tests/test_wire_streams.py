@@ -62,7 +62,7 @@ STREAMS = {
     "qwen3coder-tool": declared("echo hi && ls < /dev/null", usage=Usage(1086, 32, 0)),
     "raw-leak-think-tool": embedded("date +%Y", reasoning="\n" + DATE, usage=Usage(261, 30, 252)),
     "raw-leak-tool": embedded("echo hi", usage=Usage(260, 19, 0)),
-    "raw-leak-two": embedded("echo one", "echo two", text="\n", usage=Usage(259, 40, 252)),
+    "raw-leak-two": embedded("echo one", "echo two", usage=Usage(259, 40, 252)),
     "reasoning-effort": Expected("Hi there.", reasoning=GREETING),
     "stop": Expected("Hello, world. This is "),
     "think": Expected("Hi there.", reasoning=GREETING),
