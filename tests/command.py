@@ -113,11 +113,11 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
-    def wait_for(self, text: str) -> str:
+    def wait_for(self, text: str, timeout_s: float = DEADLINE_S) -> str:
         """Wait until `text` is shown after all that was waited for; returns what came up to it."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + timeout_s
         while (found := self._screen.find(text, self._seen)) < 0:
-            if time.monotonic() > deadline or not self._read(1.0):
+            if time.monotonic() > deadline or not self._read(min(1.0, timeout_s)):
                 raise AssertionError(f"{text!r} never came; the terminal shows:\n{self._screen}")
         before = self._screen[self._seen : found]
         self._seen = found + len(text)
