@@ -106,7 +106,8 @@ class ToolCallStream:
     """Feed the pieces of a text, then `finish`. `tools` are OpenAI tool schemas.
 
     Calls are never shown, not even in part; all other text comes out as soon as it is clear that no
-    call begins there, for prose within 16 characters.
+    call begins there, for prose within 16 characters. What follows a call waits until thinking is
+    opened or closed, or for `finish`: a call in thinking whose start was lost is none.
     """
 
     def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
