@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -172,6 +173,15 @@ async def test_a_call_that_was_cut_off_is_asked_for_again() -> None:
     _, events = await exchange(coder)
     assert nudges(events) == [NUDGE_CUT]
     assert [text for _, _, text in posts(events)] == ["go", "Writing it.", "Too long for me."]
+
+
+async def test_a_call_that_is_cut_off_again_fails_the_turn() -> None:
+    cut = Completion("Writing it.", finish="length", incomplete=True)
+    coder = participant("coder", cut, replace(cut, text="And again."), "Never asked.", tools=[tool()])
+    stopped, events = await exchange(coder)
+    assert stopped.reason == "failed"
+    assert nudges(events) == [NUDGE_CUT]
+    assert [text for _, _, text in posts(events)] == ["go", "Writing it.", "And again."]
 
 
 async def test_the_whole_calls_of_an_answer_that_was_cut_run_and_the_rest_is_asked_for() -> None:

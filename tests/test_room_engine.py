@@ -106,6 +106,43 @@ async def test_calls_in_the_text_run_as_well(scripted: Scripted, tmp_path: Path)
     assert posts(events)[1:] == [("coder", "direct:me", "Looking."), ("coder", "group", "Both ran.")]
 
 
+GRAMMARS = {
+    "hermes": '<tool_call>\n{"name": "sh", "arguments": {"cmd": "echo hermes"}}\n</tool_call>',
+    "openai": '{"tool_calls": [{"type": "function", "function": {"name": "sh", "arguments": '
+    '"{\\"cmd\\": \\"echo openai\\"}"}}]}',
+    "bare": '{"name": "sh", "parameters": {"cmd": "echo bare"}}',
+    "qwen-coder": "<tool_call>\n<function=sh>\n<parameter=cmd>\necho qwen-coder\n</parameter>\n"
+    "</function>\n</tool_call>",
+    "mistral": '[TOOL_CALLS] [{"name": "sh", "arguments": {"cmd": "echo mistral"}}]',
+    "llama": '<|python_tag|>{"name": "sh", "parameters": {"cmd": "echo llama"}}',
+    "pythonic": '[sh(cmd="echo pythonic")]',
+    "glm": "<tool_call>sh\n<arg_key>cmd</arg_key>\n<arg_value>echo glm</arg_value>\n</tool_call>",
+    "invoke": '<function_calls>\n<invoke name="sh">\n<parameter name="cmd">echo invoke</parameter>'
+    "\n</invoke>\n</function_calls>",
+    "react": 'Action: sh\nAction Input: {"cmd": "echo react"}',
+}
+
+
+async def test_calls_in_many_grammars_run(scripted: Scripted, tmp_path: Path) -> None:
+    """Each participant writes its call in another grammar; none of it is ever shown."""
+    names = {name.replace("-", "_"): text for name, text in GRAMMARS.items()}
+    scripts = {name: [f"I look.\n{text}", "Done."] for name, text in names.items()}
+    place = Bubblewrap(tmp_path)
+    events: list[Event] = []
+    async with scripted(scripts, raw=True) as engine, ChatClient(engine.base_url) as client:
+        crowd = [seat(name, "agent", client, engine, sh(place)) for name in scripts]
+        async with Room(participants=crowd, schedule=Schedule("mention")) as room:
+            room.observe(events.append)
+            assert (await room.say("me", " ".join(f"@{name}" for name in names) + " go")).reason == "quiet"
+    assert sorted(outputs(events)) == sorted((name, name.replace("_", "-")) for name in names)
+    calls = [made for e in events if isinstance(e, Stepped) for made in e.calls]
+    assert all(made.origin.kind == "embedded" and made.origin.span for made in calls)
+    said = {content for _, _, content in posts(events)[1:]}
+    assert said == {"I look.", "Done."}
+    shown = "".join(e.text for e in events if isinstance(e, Delta) and e.kind == "text")
+    assert "echo" not in shown
+
+
 async def test_parallel_turns_share_the_engine(scripted: Scripted) -> None:
     scripts = {f"p{n}": [f"@me This is {n}, at the same time as the others."] for n in range(4)}
     async with scripted(scripts) as engine, ChatClient(engine.base_url) as client:

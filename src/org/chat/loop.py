@@ -66,6 +66,7 @@ async def take_turn(turn: Turn, means: Means) -> str:
     repeats = RepeatedCalls()
     nudges = iter(NUDGES_EMPTY)
     over: ToolError | None = None  # why no call is run any more
+    cut_before = False
     for left in reversed(range(means.steps)):
         if turn.limit():
             return ""
@@ -87,6 +88,11 @@ async def take_turn(turn: Turn, means: Means) -> str:
             return completion.text
         nudge = ""
         if completion.incomplete and over is None:
+            if cut_before:
+                raise ModelError(
+                    f"{turn.participant}'s tool calls keep being cut off", "raise `max_tokens` in `org.toml`"
+                )
+            cut_before = True
             turn.emit(Notice("a tool call was cut off and not run; asking to go on", "", turn.participant))
             nudge = NUDGE_CUT
         elif over or not completion.calls:
