@@ -36,10 +36,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 
 def test_it_says_first_what_is_not_real_and_how_to_have_it_so(shown: Shown) -> None:
     assert (shown.done.returncode, shown.done.stderr) == (0, "")
-    first, second, *_ = shown.done.stdout.splitlines()
-    assert "models of this demo only recite" in first
-    assert "`org` while Ollama runs" in second
-    assert "`org -m ./model.gguf`" in second
+    first, *_ = shown.done.stdout.splitlines()
+    assert "These models only recite" in first
+    assert "`org` with Ollama up" in first
+    assert "`org -m FILE.gguf`" in first
 
 
 def test_all_three_speak_and_their_calls_are_shown(shown: Shown) -> None:

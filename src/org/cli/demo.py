@@ -24,8 +24,8 @@ from org.llm.scripted import scripted_model
 from org.wording import clean
 
 INTRODUCTION = """\
-The models of this demo only recite; server, tool calls, sandbox and room are real.
-To talk to models that think: `org` while Ollama runs, or `org -m ./model.gguf`.
+These models only recite. For ones that think: `org` with Ollama up, or `org -m FILE.gguf`.
+Server, tool calls, sandbox and room are real.
 """
 
 
