@@ -15,7 +15,7 @@ from org.sandbox import files
 def workspace(tmp_path: Path) -> Path:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_bytes(b"secret")
-    work = tmp_path / "work"
+    work = tmp_path / "space"
     work.mkdir()
     (work / "inside").mkdir()
     (work / "inside" / "file").write_bytes(b"text")
@@ -117,7 +117,7 @@ def test_links_that_lead_out_or_nowhere(workspace: Path, target: str, path: str)
         ("inside/file", "link"),
         ("inside", "link/file"),
         ("./inside/../inside//file", "link"),
-        ("../work/inside/file", None),
+        ("../space/inside/file", None),
     ],
 )
 def test_links_that_stay_inside(workspace: Path, target: str, path: str | None) -> None:
@@ -178,7 +178,7 @@ PARTS = st.lists(st.sampled_from(["..", ".", "", "inside", "file", "out", "round
 @given(PARTS)
 def test_no_path_leads_out(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
     root = tmp_path_factory.mktemp("any")
-    work = root / "work"
+    work = root / "space"
     (work / "inside").mkdir(parents=True)
     (work / "out").symlink_to("..")
     (work / "inside" / "round").symlink_to("../inside/out")
@@ -186,5 +186,5 @@ def test_no_path_leads_out(tmp_path_factory: pytest.TempPathFactory, parts: list
     (root / "file").write_bytes(b"outside")
     with suppress(UsageError):
         files.write(work, "/".join(parts), b"evil", append=False)
-    assert sorted(os.listdir(root)) == ["file", "work"]
+    assert sorted(os.listdir(root)) == ["file", "space"]
     assert (root / "file").read_bytes() == b"outside"
