@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from engine import SCRIPTS, Engine, serving
+
+# Wall time is no property of the code: a busy machine makes any example slow.
+settings.register_profile("org", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("org")
 
 
 @pytest.fixture(scope="session")
