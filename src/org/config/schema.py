@@ -21,7 +21,7 @@ ProfileName: TypeAlias = Literal["agent", "python", "simple"]
 POLICIES = ("in-turn", "parallel", "mention")
 ALLOWS = ("off", "ask", "run")  # from narrow to wide
 PLACES = ("auto", "bubblewrap", "local", "vm")
-PROFILES = ("agent", "python", "simple")
+PROFILES: tuple[ProfileName, ...] = ("agent", "python", "simple")
 
 RESERVED_IDS = frozenset({"group", "all", "everyone", "system", "user", "assistant", "tool"})
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
@@ -253,13 +253,14 @@ def parse_with(text: str) -> Member:
     """A participant from `id=profile[:model]`, as in `coder=agent:qwen3:8b`; the model may itself
     hold colons and slashes. Raises `ValueError` saying what was expected."""
     name, equals, rest = text.partition("=")
-    profile, colon, model = rest.partition(":")
+    kind, colon, model = rest.partition(":")
     if not equals or (colon and not model.strip()):
         raise ValueError("id=profile or id=profile:model")
-    if profile not in PROFILES:
-        raise ValueError(f"a profile that is {_either(PROFILES)}, not `{profile}`")
+    profile = next((known for known in PROFILES if known == kind), None)
+    if profile is None:
+        raise ValueError(f"a profile that is {_either(PROFILES)}, not `{kind}`")
     try:
         read_id(name)
     except ValueError:
         raise ValueError(f"an id that is {_NAME}, not `{name}`") from None
-    return Member(name, profile, model or None)  # type: ignore[arg-type]  # checked against PROFILES above
+    return Member(name, profile, model or None)

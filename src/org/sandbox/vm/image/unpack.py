@@ -54,7 +54,7 @@ def parts(deb: Path) -> tuple[tarfile.TarFile, tarfile.TarFile]:
             raise EnvironmentProblem(f"packed in a way that this Python cannot read: {deb} ({name})")
         # Unpacked at once: reading xz through the tar's own small reads takes twice as long.
         plain = lzma.decompress(data) if packed == ".xz" else data
-        found[kind] = tarfile.open(fileobj=io.BytesIO(plain))  # noqa: SIM115
+        found[kind] = tarfile.open(fileobj=io.BytesIO(plain))  # noqa: SIM115 - in memory; the caller reads it
     try:
         return found["control"], found["data"]
     except KeyError as error:
@@ -65,7 +65,7 @@ class RootTar:
     """A root file system, written as one tar to `path`: `with RootTar(...) as root: root.add(...)`."""
 
     def __init__(self, path: Path, mtime: int) -> None:
-        self._tar = tarfile.open(path, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
+        self._tar = tarfile.open(path, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 - closed by __exit__
         self._mtime = mtime
         self._seen: set[str] = set()
         self._status: list[str] = []
