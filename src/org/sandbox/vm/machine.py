@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -33,6 +34,7 @@ DEFAULT = "default"
 
 State: TypeAlias = Literal["absent", "down", "starting", "up", "silent"]
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _MOST_PATH = 107  # bytes of the path of a unix socket
 _DOWN_S = 40.0
 _KILLED_S = 10.0
@@ -258,5 +260,7 @@ class Machine:
 
 
 def machine_of(state: Path, name: str = DEFAULT) -> Machine:
-    """The machine `name`. `state` is the user's state folder of this program."""
+    """The machine `name`. `state` is the user's state folder of this program. Raises `UsageError`."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"a machine's name is of a-z, 0-9 and `-`, 32 at most: {name!r}")
     return Machine(MachineFolder(layout.machines(state) / name))

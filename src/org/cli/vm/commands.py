@@ -1,0 +1,144 @@
+"""`org vm exec` and `org vm shell`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import termios
+import threading
+import tty
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+from org.cli.vm.verb import Call, Verb
+from org.errors import SandboxGone, UsageError
+from org.sandbox.vm.channel import Attached, Surroundings
+from org.sandbox.vm.place import WORKSPACES, memory_of
+
+_READ = 65_536
+
+
+def _place_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--room", metavar="ROOM", default="work", help="in this room's workspace")
+    parser.add_argument("--root", action="store_true", help="as the machine's root")
+
+
+def _exec_options(parser: argparse.ArgumentParser) -> None:
+    _place_options(parser)
+    parser.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)
+
+
+async def _surroundings(call: Call) -> Surroundings:
+    args, memory = call.args, memory_of(await call.machine.up_or_gone())
+    if args.root:
+        return Surroundings("/root", "root", memory=memory)
+    if "/" in args.room or args.room.startswith("."):
+        raise UsageError(f"no such room: {args.room}")
+    return Surroundings(f"{WORKSPACES}/{args.room}", memory=memory)
+
+
+async def _exec(call: Call) -> int:
+    words = call.args.command[1:] if call.args.command[:1] == ["--"] else call.args.command
+    if not words:
+        raise UsageError("there is no command", "`org vm exec -- uname -a`")
+    surroundings = await _surroundings(call)
+    async with call.machine.channel(surroundings) as channel, channel.attached(words) as attached:
+        async with _fed(attached):
+            await _shown(attached)
+        return _exit_code(attached)
+
+
+async def _shell(call: Call) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("a shell needs a terminal", "`org vm exec -- COMMAND` does not")
+    surroundings = await _surroundings(call)
+    size = os.get_terminal_size()
+    env = {"TERM": os.environ.get("TERM", "xterm")}
+    async with (
+        call.machine.channel(surroundings) as channel,
+        channel.attached(["bash", "-l"], env=env, terminal=(size.lines, size.columns)) as attached,
+    ):
+        with _raw(sys.stdin.fileno()), _resizing(attached):
+            async with _fed(attached):
+                await _shown(attached)
+        return _exit_code(attached)
+
+
+def _exit_code(attached: Attached) -> int:
+    if attached.code is None:
+        raise SandboxGone("the machine did not say how the command ended")
+    return attached.code if attached.code >= 0 else 128 - attached.code
+
+
+async def _shown(attached: Attached) -> None:
+    """Pass on what the command says, as it is."""
+    while (said := await attached.next()) is not None:
+        stream, data = said
+        out = sys.stderr.buffer if stream == 2 else sys.stdout.buffer
+        out.write(data)
+        out.flush()
+
+
+@asynccontextmanager
+async def _fed(attached: Attached) -> AsyncIterator[None]:
+    """Standard input goes to the command for as long as the block."""
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[bytes] = asyncio.Queue()
+    wanted = threading.Semaphore(1)
+
+    def read() -> None:
+        data = b"x"
+        while data:
+            wanted.acquire()
+            data = os.read(0, _READ)
+            # The loop ends with the command; this thread then still waits for somebody to type.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(pieces.put_nowait, data)
+
+    async def feed() -> None:
+        while data := await pieces.get():
+            await attached.write(data)
+            wanted.release()
+        attached.finish()
+
+    threading.Thread(target=read, daemon=True).start()
+    feeding = loop.create_task(feed())
+    try:
+        yield
+    finally:
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+
+
+@contextmanager
+def _raw(fd: int) -> Iterator[None]:
+    before = termios.tcgetattr(fd)
+    tty.setraw(fd, termios.TCSADRAIN)  # what was typed ahead stays
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def _resizing(attached: Attached) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def resized() -> None:
+        size = os.get_terminal_size()
+        attached.resize(size.lines, size.columns)
+
+    loop.add_signal_handler(signal.SIGWINCH, resized)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGWINCH)
+
+
+VERBS = {
+    "exec": Verb("run a command in it", _exec_options, _exec),
+    "shell": Verb("a shell in it", _place_options, _shell),
+}

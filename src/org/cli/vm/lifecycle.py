@@ -1,0 +1,181 @@
+"""`org vm up`, `status`, `down`, `reset`, `rm`, `logs` and `import`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from org.cli.style import Style
+from org.cli.vm.shown import as_json, as_text, steps_shown
+from org.cli.vm.verb import Call, Verb, known
+from org.config import Settings
+from org.errors import Busy, Denied, ExitCode, UsageError
+from org.sandbox.vm.gate import Upstream
+from org.sandbox.vm.image import Image, build_image, import_image
+from org.sandbox.vm.machine import Machine
+from org.wording import clean, duration
+
+MEMORY_MIB = 1024
+_MOST_CPUS = 2
+
+
+def _start_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--memory", metavar="MIB", type=int, default=MEMORY_MIB, help="its memory")
+    parser.add_argument("--base", metavar="URL", help="the model server that it reaches")
+
+
+def _up_options(parser: argparse.ArgumentParser) -> None:
+    _start_options(parser)
+    parser.add_argument("--mirror", metavar="URL", help="the Debian archive to make the image from")
+
+
+def _status_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _down_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hard", action="store_true", help="at once, as pulling the plug would")
+
+
+def _yes_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+def _reset_options(parser: argparse.ArgumentParser) -> None:
+    _start_options(parser)
+    _yes_option(parser)
+
+
+def _logs_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--console", action="store_true", help="what the kernel in it said")
+
+
+def _import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="a tar, ext4, or disk (raw, qcow2)")
+
+
+async def _up_verb(call: Call) -> int:
+    await _up(call.machine, call.settings, call.args.memory, call.args.mirror)
+    return ExitCode.DONE
+
+
+async def _status(call: Call) -> int:
+    status = await call.machine.status()
+    style = Style.for_stream(sys.stdout, os.environ)
+    print(as_json(status) if call.args.json else as_text(status, time.time(), style))
+    return ExitCode.DONE
+
+
+async def _reset(call: Call) -> int:
+    await known(call.machine)
+    _confirm("all that was written in the machine is forgotten", yes=call.args.yes)
+    await call.machine.down()
+    call.machine.reset()
+    await _up(call.machine, call.settings, call.args.memory, None)
+    return ExitCode.DONE
+
+
+async def _rm(call: Call) -> int:
+    await known(call.machine)
+    _confirm("the machine is removed with its disk", yes=call.args.yes)
+    await call.machine.down()
+    call.machine.remove()
+    print(f"removed: {call.machine.name}")
+    return ExitCode.DONE
+
+
+async def _logs(call: Call) -> int:
+    await known(call.machine)
+    folder = call.machine.folder
+    path = folder.console if call.args.console else folder.log
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            print(clean(line))
+    return ExitCode.DONE
+
+
+async def _up(machine: Machine, settings: Settings, memory_mib: int, mirror: str | None) -> None:
+    if not 256 <= memory_mib <= 1_048_576:
+        raise UsageError(f"a machine has 256 MiB of memory or more, not {memory_mib}")
+    status = await machine.status()
+    if status.state == "up":
+        print(f"the machine `{machine.name}` is up")
+        return
+    if status.state == "silent":
+        raise Busy(
+            f"the machine `{machine.name}` runs and does not answer (process {status.pid})",
+            "`org vm down` ends it",
+        )
+    cache = settings.places.cache
+    with steps_shown() as steps:
+        image = machine.image(cache)
+        if image is None:
+            image = await build_image(cache, mirror=mirror, on_progress=steps.progress)
+            _say_unsigned(image)
+            machine.make(image)
+        cpus = min(_MOST_CPUS, os.cpu_count() or 1)
+        upstream = _upstream(settings)
+        seconds = await machine.up(image, cache, upstream, steps.step, memory_mib=memory_mib, cpus=cpus)
+    walls = " + ".join((await machine.status()).facts.get("walls", ()))
+    print(f"the machine `{machine.name}` is up after {duration(seconds)} ({walls})")
+
+
+def _say_unsigned(image: Image) -> None:
+    if not image.signed:
+        sys.stderr.write("warning: the archive's signatures were not checked while the image was made\n")
+
+
+def _upstream(settings: Settings) -> Upstream:
+    parts = urlsplit(settings.base)
+    tls = parts.scheme == "https"
+    port = parts.port or (443 if tls else 80)
+    return Upstream(parts.hostname or "", port, parts.path, tls, settings.api_key(settings.base))
+
+
+async def _down(call: Call) -> int:
+    machine = call.machine
+    if call.args.hard:
+        await machine.kill()
+    elif not await machine.down():
+        print(f"the machine `{machine.name}` is down already")
+        return ExitCode.DONE
+    print(f"the machine `{machine.name}` is down")
+    return ExitCode.DONE
+
+
+async def _import(call: Call) -> int:
+    machine, path = call.machine, call.args.file
+    if (await machine.status()).state != "absent":
+        raise UsageError(f"there is a machine `{machine.name}` already", "`org vm rm` removes it")
+    cache = call.settings.places.cache
+    with steps_shown() as steps:
+        base = await build_image(cache, on_progress=steps.progress)
+        image = await import_image(cache, path.absolute(), base=base, on_progress=steps.progress)
+        machine.make(image)
+    print(f"the machine `{machine.name}` is made of {path}; `org vm up` starts it")
+    return ExitCode.DONE
+
+
+def _confirm(what: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Denied(f"{what} only when somebody says yes", "say it with `-y`")
+    print(f"{what}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Denied("nothing was done")
+
+
+VERBS = {
+    "up": Verb("start it; the first time its image is made", _up_options, _up_verb),
+    "status": Verb("what it is and what it reaches", _status_options, _status),
+    "down": Verb("end it; its disk stays", _down_options, _down),
+    "reset": Verb("start it anew with an empty disk", _reset_options, _reset),
+    "rm": Verb("remove it with its disk", _yes_option, _rm),
+    "logs": Verb("what its process and its console said", _logs_options, _logs),
+    "import": Verb("make it of a root file system of yours", _import_options, _import),
+}
