@@ -2,6 +2,6 @@
 
 GUEST_FILES = (
     *("agent.py", "boot.py", "channels.py", "child.py", "family.py", "frames.py", "groups.py"),
-    *("guest_relay.py", "loop.py", "places.py", "running.py", "warm.py"),
+    *("guest_relay.py", "hosts.py", "jobs.py", "loop.py", "passing.py", "places.py", "running.py", "warm.py"),
 )
 """What of this package runs in the guest, all in one folder there."""

@@ -218,6 +218,16 @@ class Channel:
         """The last bytes that such a command said; some 256 KiB of them are kept."""
         return await self._fetch({"op": "log", "name": name, "size": size}, size)
 
+    async def follow(self, name: str, on_output: Callable[[bytes], None], size: int = 65_536) -> int:
+        """Hear what such a command says, its last `size` bytes first, until it has ended; its exit code."""
+        request = {"op": "log", "name": name, "size": size, "follow": True}
+        async with self._asked(request, None) as talk:
+            while (frame := await talk.next()).kind != frames.CLOSE:
+                if frame.kind != frames.DATA:
+                    raise _broken(self._link, f"a frame of kind {frame.kind} in a log")
+                on_output(frame.payload)
+            return _whole(self._link, _answer(talk), "code", _CODES)
+
     # -- the guest itself
 
     async def ping(self, timeout_s: float = 5.0) -> float:

@@ -135,6 +135,15 @@ class Groups:
         self.live -= 1
         self._stale += group.close()
 
+    def end(self, agent: int) -> None:
+        """End and remove what another agent, a process that has ended, had running."""
+        for base in sorted(set(self._bases.values())):
+            theirs = f"{os.path.dirname(base)}/org-{agent}"
+            _write_if_there(theirs + "/cgroup.kill", "1")
+            with suppress(FileNotFoundError):
+                inside = [entry.path for entry in os.scandir(theirs) if entry.is_dir()]
+                self._stale += remove([*inside, theirs])
+
     def close(self) -> None:
         remove([*self._stale, *sorted(set(self._bases.values()))])
 

@@ -10,6 +10,7 @@ import heapq
 import itertools
 import os
 import select
+import signal
 import socket
 import stat
 import time
@@ -48,6 +49,20 @@ class Loop:
         self._calls: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
+        self._going = True
+
+    def run(self) -> None:
+        """Turn until `SIGTERM`."""
+        wake, woken = os.pipe()
+        os.set_blocking(woken, False)
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.set_wakeup_fd(woken)
+        self.watch(wake, READ, lambda _events: None)
+        while self._going:
+            self.turn()
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self._going = False
 
     def watch(self, fd: int, events: int, call: Callable[[int], None]) -> None:
         """Call `call(events)` whenever one of `events` (or a hang-up) is there; replaces the last watch.
@@ -94,9 +109,10 @@ class Loop:
 class Port:
     """The guest's end of a port: greets, decodes, queues, and starts over when the host went away.
 
-    `source` is the path of a virtio device, or a listening socket of which one connection at a time
-    is served. `on_open()` when a host is there; `on_frame(frame)`, which may raise `ProtocolError`;
-    `on_lost()` when the host is gone or out of step; `on_room()` when the backlog is sent.
+    `source` is the path of a virtio device, a listening socket of which one connection at a time is
+    served, or, with `on_end`, a connection that is served to its end. `on_open()` when a host is there;
+    `on_frame(frame)`, which may raise `ProtocolError`; `on_lost()` when the host is gone or out of step;
+    `on_room()` when the backlog is sent; `on_end()` when the connection is closed.
     """
 
     def __init__(
@@ -108,10 +124,12 @@ class Port:
         on_frame: Callable[[frames.Frame], None],
         on_lost: Callable[[], None],
         on_room: Callable[[], None],
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
         self._on_open, self._on_frame, self._on_lost, self._on_room = on_open, on_frame, on_lost, on_room
-        self._listener = None if isinstance(source, str) else source
+        self._on_end = on_end
+        self._listener = None if isinstance(source, str) or on_end is not None else source
         self._fd = -1
         self._queue: deque[memoryview] = deque()
         self._decoder: frames.Decoder | None = None
@@ -121,9 +139,13 @@ class Port:
         if isinstance(source, str):
             self._fd = os.open(source, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             self._look()
-        else:
+        elif self._listener is not None:
             source.setblocking(False)
             loop.watch(source.fileno(), READ, self._accept)
+        else:
+            source.setblocking(False)
+            self._fd = source.detach()
+            self._watch()
 
     @property
     def open(self) -> bool:
@@ -235,13 +257,16 @@ class Port:
     def _hung_up(self) -> None:
         self._drop()
         self._watched = 0
-        if self._listener is None:
+        if self._listener is None and self._on_end is None:
             self._loop.forget(self._fd)
             self._loop.later(_HOST_AWAY_S, self._look)
-        else:
-            self._loop.close(self._fd)
-            self._fd = -1
+            return
+        self._loop.close(self._fd)
+        self._fd = -1
+        if self._listener is not None:
             self._loop.watch(self._listener.fileno(), READ, self._accept)
+        elif self._on_end is not None:
+            self._on_end()
 
     def _drop(self) -> None:
         """Nobody listens at the other end any more, or nobody that can be understood."""

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from org.errors import EnvironmentProblem
 from org.ports import Command, ExecResult
-from org.sandbox.vm.channel import Surroundings
+from org.sandbox.vm import jobs
+from org.sandbox.vm.channel import Channel, Surroundings
+from org.sandbox.vm.link import linked
 from org.sandbox.vm.machine import Machine, Status
 from org.wording import one_line
 
 WORKSPACES = "/srv/org"
 """The folder in a guest that holds the workspaces, one for each room."""
+
+
+class ThisMachine:
+    """The machine that this process itself runs in, whose agent runs commands as another user."""
+
+    def __init__(self, socket: Path = Path(jobs.SOCKET)) -> None:
+        self._socket = socket
+
+    @property
+    def there(self) -> bool:
+        """Whether this process is in one, and may have commands run there."""
+        return os.access(self._socket, os.R_OK | os.W_OK)
+
+    @asynccontextmanager
+    async def channel(self, surroundings: Surroundings) -> AsyncIterator[Channel]:
+        """Commands and files, as `job`, in the workspaces. Raises `SandboxGone`."""
+        async with linked(self._socket, "the agent of this machine") as link:
+            yield Channel(link, surroundings)
 
 
 class VirtualMachine:
@@ -20,7 +43,7 @@ class VirtualMachine:
     Each call connects anew: a machine that went down and came up again is the same place.
     """
 
-    def __init__(self, machine: Machine, workspace: str, *, memory: int) -> None:
+    def __init__(self, machine: Machine | ThisMachine, workspace: str, *, memory: int) -> None:
         """`memory` bounds each command with all that it starts, in bytes."""
         self._machine = machine
         self.folder = f"{WORKSPACES}/{workspace}"
@@ -47,6 +70,11 @@ class VirtualMachine:
     async def write_file(self, path: str, data: bytes, *, append: bool = False) -> None:
         async with self._machine.channel(self._surroundings) as channel:
             await channel.write_file(path, data, append=append)
+
+
+def memory_here() -> int:
+    """What one command may use of the machine that this process is in, likewise."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def memory_of(status: Status) -> int:

@@ -405,6 +405,7 @@ class Daemon:
         self._kept = _Kept(_LOG)
         self._at = time.time()
         self._waiting: list[Callable[[], None]] = []
+        self._followers: list[Callable[[bytes], None]] = []
         self.code: int | None = None
         """The exit code; None while it runs."""
         cwd = os.path.join(places.prepared(wanted.workspace, wanted.who), wanted.cwd)
@@ -436,6 +437,18 @@ class Daemon:
         """The last `size` bytes that it said, as far as they are kept."""
         return self._kept.last(size)
 
+    def follow(self, hear: Callable[[bytes], None]) -> None:
+        """Call `hear` with what it says from now on, and with nothing once it has ended."""
+        self._followers.append(hear)
+
+    def unfollow(self, hear: Callable[[bytes], None]) -> None:
+        self._followers.remove(hear)
+
+    def _keep(self, data: bytes) -> None:
+        self._kept.add(data)
+        for hear in self._followers:
+            hear(data)
+
     def stop(self, grace_s: float, ended: Callable[[], None]) -> None:
         """Ask it to end, make it after `grace_s`, and call `ended` when all of it is gone."""
         if self.code is not None:
@@ -452,7 +465,7 @@ class Daemon:
     def _hear(self, _events: int) -> None:
         data = self._source.read(_READ)
         if data:
-            self._kept.add(data)
+            self._keep(data)
         elif data is not None:
             self._loop.forget(self._source.fd)
 
@@ -460,8 +473,10 @@ class Daemon:
         self.code = ended.code
         self._source.settle()
         while self._source.left and (data := self._source.read(_READ)):
-            self._kept.add(data)
+            self._keep(data)
         self._loop.close(self._source.fd)
+        for hear in self._followers:
+            hear(b"")
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             call()
