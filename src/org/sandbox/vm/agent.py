@@ -29,10 +29,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from org.sandbox.vm import channels, family, groups, hosts, jobs, loop, passing, running
+    from org.sandbox.vm import channels, family, frames, groups, hosts, jobs, loop, passing, running
 else:  # beside this file in the guest
     import channels
     import family
+    import frames
     import groups
     import hosts
     import jobs
@@ -215,7 +216,7 @@ def main(arguments: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.umask(0o022)
     net = named.get("net", NET if os.path.exists(NET) else "")
-    door = jobs.SOCKET if os.path.isdir(os.path.dirname(jobs.SOCKET)) else ""
+    door = frames.JOBS if os.path.isdir(os.path.dirname(frames.JOBS)) else ""
     given = {name: value for name, value in named.items() if name in jobs.Terms._fields}
     terms = jobs.Terms(**{"jobs": door, **given})
     try:

@@ -34,6 +34,8 @@ MOST_DATA = 65_536  # bytes of payload of a data frame
 MOST_TOLD = 65_536  # bytes of JSON that the guest may send at once
 MOST_ASKED = 2_097_152  # bytes of JSON that the host may: a command's words are in it
 VERSION = 1
+JOBS = "/run/org/jobs.sock"
+"""Where the protocol is spoken in the guest itself, see `jobs.py`."""
 
 _HEADER = struct.Struct(">IBI")
 _CREDIT = struct.Struct(">I")

@@ -28,7 +28,6 @@ else:  # beside this file in the guest
     import passing
     import running
 
-SOCKET = "/run/org/jobs.sock"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _MOST_CLIENTS = 32

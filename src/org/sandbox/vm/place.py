@@ -9,7 +9,7 @@ from pathlib import Path
 
 from org.errors import EnvironmentProblem
 from org.ports import Command, ExecResult
-from org.sandbox.vm import jobs
+from org.sandbox.vm import frames
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.link import linked
 from org.sandbox.vm.machine import Machine, Status
@@ -22,7 +22,7 @@ WORKSPACES = "/srv/org"
 class ThisMachine:
     """The machine that this process itself runs in, whose agent runs commands as another user."""
 
-    def __init__(self, socket: Path = Path(jobs.SOCKET)) -> None:
+    def __init__(self, socket: Path = Path(frames.JOBS)) -> None:
         self._socket = socket
 
     @property
