@@ -14,6 +14,9 @@
     │   └── JournalError        7   the journal cannot be read or written
     │       ├── JournalCorrupt  7
     │       └── JournalTooNew   7
+    ├── Inconclusive            3   a gate could not decide
+    ├── Conflict                4   two changes do not go together (files)
+    ├── Stale                   5   what was decided on has changed since
     ├── Busy                    6   somebody else holds it; the message names the holder
     │   └── LockTimeout         6
     └── Denied                 10   the policy says ask, and there is nobody to ask
@@ -114,6 +117,24 @@ class JournalCorrupt(JournalError):
 
 class JournalTooNew(JournalError):
     pass
+
+
+class Inconclusive(OrgError):
+    exit_code = ExitCode.INCONCLUSIVE
+
+
+class Conflict(OrgError):
+    """`files` are the paths that both sides changed in ways that do not fit."""
+
+    exit_code = ExitCode.CONFLICT
+
+    def __init__(self, message: str, hint: str = "", *, files: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.files = files
+
+
+class Stale(OrgError):
+    exit_code = ExitCode.STALE
 
 
 class Busy(OrgError):

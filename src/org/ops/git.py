@@ -1,0 +1,161 @@
+"""Git by its command line, in a folder of our own, with everything off that a repository could have run.
+
+Nothing of the caller's environment reaches it but PATH; no configuration is read but the folder's own, no
+hook, file monitor, replacement or graft is followed, nothing is signed, no protocol but local files is
+spoken, and standard input is never a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from org.errors import EnvironmentProblem, OrgError
+
+LEAST = (2, 38)
+"""The first Git that merges without a working tree."""
+
+CONFIG = """\
+[core]
+\trepositoryformatversion = 0
+\tfilemode = true
+\tbare = true
+[receive]
+\thideRefs = refs/
+"""
+"""All that a repository of ours is configured to. Nobody pushes into it: a promote is the only way in."""
+
+# Stronger than what stands in the folder's own configuration, should anybody have written there.
+_OFF = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.attributesFile": "/dev/null",
+    "core.excludesFile": "/dev/null",
+    "core.fsync": "committed,reference",
+    "commit.gpgSign": "false",
+    "tag.gpgSign": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "submodule.recurse": "false",
+    "diff.ignoreSubmodules": "all",
+}
+_OPTIONS = tuple(word for name, value in _OFF.items() for word in ("-c", f"{name}={value}"))
+
+_ENV = {
+    "LC_ALL": "C",
+    "HOME": "/nonexistent",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": "/dev/null",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "file",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ADVICE": "0",
+    "GIT_AUTHOR_NAME": "org",
+    "GIT_AUTHOR_EMAIL": "org@localhost",
+    "GIT_COMMITTER_NAME": "org",
+    "GIT_COMMITTER_EMAIL": "org@localhost",
+}
+
+# What Git reads from a folder besides its configuration, and what none of ours has.
+_FOREIGN = ("objects/info/alternates", "info/grafts", "info/attributes", "info/sparse-checkout", "shallow")
+
+
+class GitFailed(OrgError):
+    """A Git command ended with an exit code that nobody expected; `code` is it."""
+
+    def __init__(self, message: str, hint: str = "", *, code: int = 1) -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Git:
+    """Commands on one repository of ours. `lock` is the open file of the lock, which they inherit."""
+
+    folder: Path
+    lock: int = -1
+
+    def run(self, *words: str, input: str = "", env: Mapping[str, str] = {}) -> str:
+        """Standard output, without the last line's end. Raises `GitFailed`."""
+        code, output = self.ask(*words, input=input, env=env)
+        return output.rstrip("\n")
+
+    def ask(
+        self, *words: str, input: str = "", env: Mapping[str, str] = {}, fine: tuple[int, ...] = (0,)
+    ) -> tuple[int, str]:
+        """Exit code and standard output as it is. Raises `GitFailed` for a code that is not `fine`."""
+        code, output = self.pipe(*words, input=os.fsencode(input), env=env, fine=fine)
+        return code, os.fsdecode(output)
+
+    def pipe(
+        self, *words: str, input: bytes = b"", env: Mapping[str, str] = {}, fine: tuple[int, ...] = (0,)
+    ) -> tuple[int, bytes]:
+        """The same in bytes."""
+        try:
+            done = subprocess.run(
+                ["git", *_OPTIONS, *words],
+                input=input,
+                capture_output=True,
+                env=clean_environment() | {"GIT_DIR": str(self.folder), **env},
+                cwd="/",
+                pass_fds=(self.lock,) if self.lock >= 0 else (),
+                check=False,
+            )
+        except FileNotFoundError:
+            raise _missing() from None
+        if done.returncode not in fine:
+            said = done.stderr.decode(errors="replace").strip().replace("\n", "; ")
+            raise GitFailed(
+                f"`git {words[0]}` failed in {self.folder}: {said or f'exit code {done.returncode}'}",
+                code=done.returncode,
+            )
+        return done.returncode, done.stdout
+
+    def create(self) -> None:
+        """Make the repository, empty. An interrupted one is not there: it appears whole."""
+        fresh = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+        Git(fresh, self.lock).run("init", "--quiet", "--bare", "--template=", "--initial-branch=main")
+        (fresh / "config").write_text(CONFIG, encoding="utf-8")
+        fresh.rename(self.folder)
+
+    def restore(self) -> None:
+        """Undo what others wrote into the folder that Git would act upon."""
+        config = self.folder / "config"
+        if config.is_symlink() or not config.is_file() or config.read_text("utf-8", "replace") != CONFIG:
+            config.unlink(missing_ok=True)
+            config.write_text(CONFIG, encoding="utf-8")
+        for name in _FOREIGN:
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def clean_environment() -> dict[str, str]:
+    """What a Git command of ours sees of the world."""
+    return _ENV | {"PATH": os.environ.get("PATH", os.defpath)}
+
+
+def check_version() -> None:
+    """Raises `EnvironmentProblem` when Git is missing or too old."""
+    try:
+        said = subprocess.run(
+            ["git", "--version"], capture_output=True, text=True, env=clean_environment(), check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        raise _missing() from None
+    found = re.search(r"(\d+)\.(\d+)", said.stdout)
+    if found is None or (int(found[1]), int(found[2])) < LEAST:
+        raise EnvironmentProblem(
+            f"Git is too old: {said.stdout.strip()}", f"install {LEAST[0]}.{LEAST[1]} or newer"
+        )
+
+
+def _missing() -> EnvironmentProblem:
+    return EnvironmentProblem("there is no `git` here", "install it: `apt-get install git`")

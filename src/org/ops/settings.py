@@ -1,0 +1,86 @@
+"""`[generation]` of a program's `org.toml`: how one is started, and how its health is asked. Pure.
+
+Whatever else stands in the file is not ours to judge: it may belong to another version.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from org.errors import ConfigError
+
+FILE = "org.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`start` is run in the generation's worktree; `health` is a path; `ports` are current's and candidate's.
+
+    Timeouts are in seconds: how long one may take until it is healthy, and until it has drained.
+    """
+
+    start: tuple[str, ...]
+    health: str = "/health"
+    ready_timeout: float = 60.0
+    drain_timeout: float = 30.0
+    ports: tuple[int, int] = (7001, 7002)
+
+
+def read(text: str) -> Settings:
+    """Raises `ConfigError` when the text is no TOML, has no `[generation] start`, or a value is off."""
+    try:
+        table = tomllib.loads(text).get("generation")
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{FILE} is no TOML: {error}") from None
+    if not isinstance(table, dict) or "start" not in table:
+        raise ConfigError(
+            f"{FILE} does not say how a generation starts",
+            '[generation]\nstart = "python -m shop"\nhealth = "/health"',
+        )
+    known = Settings(start=())
+    return Settings(
+        _command(table["start"]),
+        _path(table.get("health", known.health)),
+        _seconds(table, "ready_timeout", known.ready_timeout),
+        _seconds(table, "drain_timeout", known.drain_timeout),
+        _ports(table.get("ports", known.ports)),
+    )
+
+
+def _command(value: object) -> tuple[str, ...]:
+    """A command as one text or as a list of words; no shell reads it."""
+    try:
+        words = shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise _off("start", f"{error}".lower()) from None
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise _off("start", "must be a command, as one text or as a list of words")
+    return tuple(words)
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or not value.isprintable() or " " in value:
+        raise _off("health", 'must be a path such as "/health"')
+    return value
+
+
+def _seconds(table: Mapping[str, object], name: str, default: float) -> float:
+    value = table.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise _off(name, "must be a number of seconds above 0")
+    return float(value)
+
+
+def _ports(value: object) -> tuple[int, int]:
+    match value:
+        case [int(current), int(candidate)] if current != candidate:
+            if all(0 < port < 65536 and port is not True for port in (current, candidate)):
+                return current, candidate
+    raise _off("ports", "must be two port numbers: current's and the candidate's")
+
+
+def _off(name: str, what: str) -> ConfigError:
+    return ConfigError(f"[generation] {name} in {FILE}: {what}")
