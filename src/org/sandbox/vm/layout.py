@@ -110,3 +110,8 @@ def packages(cache: Path) -> Path:
 def machines(state: Path) -> Path:
     """The folder of all machines. `state` is the user's state folder of this program."""
     return state / "machines"
+
+
+def fetched(state: Path, machine: str, room: str) -> Path:
+    """The bare repository of what was fetched from a room's workspace in a machine."""
+    return state / "fetched" / machine / f"{room}.git"

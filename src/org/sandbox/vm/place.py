@@ -9,7 +9,7 @@ from pathlib import Path
 
 from org.errors import EnvironmentProblem
 from org.ports import Command, ExecResult
-from org.sandbox.vm import frames
+from org.sandbox.vm import frames, git_guest
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.link import linked
 from org.sandbox.vm.machine import Machine, Status
@@ -54,11 +54,12 @@ class VirtualMachine:
             return await channel.exec(command, on_output)
 
     async def clear(self) -> None:
-        """Empty the workspace, where an earlier room of the same name may have left something.
+        """Empty the workspace, where an earlier room of the same name may have left something; one into
+        which work was pushed since then stays as it is.
 
         Raises `SandboxGone`, `EnvironmentProblem` when something stays.
         """
-        result = await self.exec(Command(["find", ".", "-mindepth", "1", "-delete"]))
+        result = await self.exec(Command(["sh", "-c", git_guest.EMPTIED]))
         if result.exit_code:
             said = (result.head + result.tail).decode(errors="replace").strip()
             raise EnvironmentProblem(f"{self.folder} in the machine cannot be emptied: {one_line(said, 200)}")

@@ -1,0 +1,99 @@
+"""What runs in the guest for git, as the user of the workspace and in its folder: shell scripts, no more.
+
+None of them is trusted: whatever they say is as hostile as anything else from there.
+"""
+
+from __future__ import annotations
+
+DIVERGED = 64
+IN_THE_WAY = 65
+EMPTY = 66
+
+ENV = {
+    "GIT_CEILING_DIRECTORIES": "/srv/org",
+    "GIT_CONFIG_GLOBAL": "/dev/null",  # the home folder is the workspace
+    "GIT_AUTHOR_NAME": "org",
+    "GIT_AUTHOR_EMAIL": "org@org.invalid",
+    "GIT_COMMITTER_NAME": "org",
+    "GIT_COMMITTER_EMAIL": "org@org.invalid",
+}
+
+# The same tree on the same parent is the same commit, date and all: what was fetched once is known again.
+_SNAPSHOT = """
+snapshot() {
+    index=$(mktemp) && rm -f "$index" || return
+    [ ! -f "$1/index" ] || cp "$1/index" "$index" || return
+    GIT_INDEX_FILE=$index git -c advice.addEmbeddedRepo=false add -A || return
+    tree=$(GIT_INDEX_FILE=$index git write-tree) || return
+    rm -f "$index"
+    parent= date=0
+    if head=$(git rev-parse -q --verify 'HEAD^{commit}'); then
+        if [ "$tree" = "$(git rev-parse 'HEAD^{tree}')" ]; then echo "$head"; return; fi
+        parent="-p $head" date=$(git show -s --format=%ct "$head") || return
+    elif [ -z "$(git ls-tree "$tree")" ]; then
+        return
+    fi
+    GIT_AUTHOR_DATE="@$date +0000" GIT_COMMITTER_DATE="@$date +0000" \\
+        git commit-tree "$tree" $parent -m "The workspace with what was not committed"
+}
+"""
+
+# Arguments: branch, room. What an earlier push that was killed left behind would stop this one.
+RECEIVE = """
+set -e
+[ -e .git/HEAD ] || git init -q --template= -b "$1"
+git config user.email > /dev/null || { git config user.name "$2"; git config user.email "$2@org.invalid"; }
+rm -rf .git/objects/incoming-* .git/objects/tmp_objdir-incoming-*
+[ ! -d .git/refs/remotes/host ] || find .git/refs/remotes/host -name '*.lock' -delete
+exec git -c core.fsync=all -c receive.shallowUpdate=true -c receive.autogc=false receive-pack .
+"""
+
+# Arguments: branch. Nothing is overwritten but what is in the history of what was pushed. A switch that
+# was killed half way left `org-settling`: all that is there then is kept as a commit, and overwritten.
+SETTLE = (
+    _SNAPSHOT
+    + f"""
+new=$(git rev-parse -q --verify "refs/remotes/host/$1^{{commit}}") || exit
+[ ! -e .git/org-settling ] || rm -f .git/index.lock .git/HEAD.lock ".git/refs/heads/$1.lock"
+now=$(snapshot .git) || exit
+force=
+if [ -e .git/org-settling ]; then
+    [ -z "$now" ] || git update-ref refs/heads/org-interrupted "$now" || exit
+    force=-f
+elif [ -n "$now" ] && git merge-base --is-ancestor "$now" "$new"; then
+    force=-f
+fi
+old=$(git rev-parse -q --verify "refs/heads/$1^{{commit}}") || old=$new
+git merge-base --is-ancestor "$old" "$new" || exit {DIVERGED}
+if ! git symbolic-ref -q HEAD > /dev/null && [ -n "$(git rev-list -n 1 HEAD --not --branches "$new")" ]; then
+    exit {DIVERGED}
+fi
+: > .git/org-settling
+sync .git/org-settling
+git -c core.fsync=all switch -q $force --no-overwrite-ignore --no-track -C "$1" "$new"
+code=$?
+[ $code = 0 ] && : > .git/org-pushed
+rm -f .git/org-settling
+[ $code = 0 ] || exit {IN_THE_WAY}
+"""
+)
+
+# Its own index, and for a folder that is no repository its own repository: nobody's is disturbed.
+UPLOAD = (
+    _SNAPSHOT
+    + f"""
+if ! dir=$(git rev-parse --absolute-git-dir 2> /dev/null); then
+    dir=$(mktemp -d) || exit
+    trap 'rm -rf "$dir"' EXIT
+    git init -q --bare --template= "$dir" || exit
+    export GIT_DIR="$dir" GIT_WORK_TREE="$PWD"
+fi
+now=$(snapshot "$dir") || exit
+[ -n "$now" ] || exit {EMPTY}
+git update-ref refs/org/workspace "$now" || exit
+git upload-pack "$dir"
+"""
+)
+
+EMPTIED = "if [ -e .git/org-pushed ]; then exec rm .git/org-pushed; fi; exec find . -mindepth 1 -delete"
+"""Empties the workspace for a new room, once not when work was pushed into it."""
