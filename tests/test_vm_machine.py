@@ -6,81 +6,24 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from cli_kit import models_server
-from command import ORG, Home
 from engine import Engine
-from guest import CACHE, image
+from guest import image
+from machine_kit import MEMORY, UP_S, Owner, processes_of, until
 from org.compose import choose_place
-from org.config import Settings, load
 from org.errors import EnvironmentProblem, ExitCode, SandboxGone, UsageError
 from org.ports import Command
 from org.sandbox.limits import Limits
 from org.sandbox.proof import prove
-from org.sandbox.vm.machine import Machine, machine_of
 from org.sandbox.vm.place import VirtualMachine
 
 pytestmark = pytest.mark.vm
-
-MEMORY = 256 * 1024**2
-UP_S = 300.0
-
-
-class Owner(Home):
-    """A home whose images are those of the user who runs the tests."""
-
-    def __init__(self, folder: Path, base_url: str = "", model: str = "") -> None:
-        super().__init__(folder, base_url, model)
-        self.env["XDG_CACHE_HOME"] = str(CACHE.parent)
-
-    @property
-    def machine(self) -> Machine:
-        return machine_of(self.folder / "state" / "org")
-
-    def vm(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """`org vm WORDS`."""
-        return subprocess.run(
-            [*ORG, "vm", *words],
-            input=stdin,
-            capture_output=True,
-            env=self.env,
-            cwd=self.project,
-            timeout=UP_S,
-            check=False,
-        )
-
-    def up(self) -> None:
-        done = self.vm("up", "--memory", "512")
-        assert done.returncode == 0, done.stderr.decode()
-
-    def settings(self, **flags: object) -> Settings:
-        named = {name.replace("__", "."): value for name, value in flags.items()}
-        return load(cwd=self.project, flags=named, env=self.env)
-
-
-def processes_of(machine: Machine) -> list[int]:
-    """The QEMUs that run from the machine's folder, with what they run behind."""
-    mark = os.fsencode(machine.folder.overlay)
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if mark in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():  # noqa: ASYNC110 -- other processes end, and tell nobody here
-            await asyncio.sleep(0.02)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -1,0 +1,68 @@
+"""A person with a machine of the cached image: `org vm` as they type it, and what runs then."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from command import ORG, Home
+from guest import CACHE
+from org.config import Settings, load
+from org.sandbox.vm.machine import Machine, machine_of
+
+MEMORY = 256 * 1024**2
+UP_S = 300.0
+
+
+class Owner(Home):
+    """A home whose images are those of the user who runs the tests."""
+
+    def __init__(self, folder: Path, base_url: str = "", model: str = "") -> None:
+        super().__init__(folder, base_url, model)
+        self.env["XDG_CACHE_HOME"] = str(CACHE.parent)
+
+    @property
+    def machine(self) -> Machine:
+        return machine_of(self.folder / "state" / "org")
+
+    def vm(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """`org vm WORDS`."""
+        return subprocess.run(
+            [*ORG, "vm", *words],
+            input=stdin,
+            capture_output=True,
+            env=self.env,
+            cwd=self.project,
+            timeout=UP_S,
+            check=False,
+        )
+
+    def up(self) -> None:
+        done = self.vm("up", "--memory", "512")
+        assert done.returncode == 0, done.stderr.decode()
+
+    def settings(self, **flags: object) -> Settings:
+        named = {name.replace("__", "."): value for name, value in flags.items()}
+        return load(cwd=self.project, flags=named, env=self.env)
+
+
+def processes_of(machine: Machine) -> list[int]:
+    """The QEMUs that run from the machine's folder, with what they run behind."""
+    mark = os.fsencode(machine.folder.overlay)
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if mark in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 -- other processes end, and tell nobody here
+            await asyncio.sleep(0.02)
