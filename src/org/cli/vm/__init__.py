@@ -11,12 +11,12 @@ import os
 from pathlib import Path
 
 from org.cli.options import Parser
-from org.cli.vm import commands, git, lifecycle
+from org.cli.vm import commands, git, install, jobs, lifecycle
 from org.cli.vm.verb import Call
 from org.config import load
 from org.sandbox.vm.machine import DEFAULT, machine_of
 
-VERBS = {**lifecycle.VERBS, **commands.VERBS, **git.VERBS}
+VERBS = {**lifecycle.VERBS, **commands.VERBS, **jobs.VERBS, **git.VERBS, **install.VERBS}
 
 
 def parser() -> argparse.ArgumentParser:

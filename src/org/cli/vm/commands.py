@@ -13,6 +13,7 @@ import tty
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
+from org.cli.vm.jobs import detach
 from org.cli.vm.verb import Call, Verb
 from org.errors import SandboxGone, UsageError
 from org.sandbox.vm.channel import Attached, Surroundings
@@ -24,17 +25,25 @@ _READ = 65_536
 def _place_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--room", metavar="ROOM", default="work", help="in this room's workspace")
     parser.add_argument("--root", action="store_true", help="as the machine's root")
+    parser.add_argument("--user", metavar="USER", help="as this user of the machine, at home there")
 
 
 def _exec_options(parser: argparse.ArgumentParser) -> None:
     _place_options(parser)
+    parser.add_argument("--detach", action="store_true", help="let it go on; see `org vm jobs`")
+    parser.add_argument("--job", metavar="JOB", default="", help="what a detached one is called (default: "
+                        "as its program)")  # fmt: skip
     parser.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)
 
 
 async def _surroundings(call: Call) -> Surroundings:
     args, memory = call.args, memory_of(await call.machine.up_or_gone())
-    if args.root:
+    if args.root or args.user == "root":
         return Surroundings("/root", "root", memory=memory)
+    if args.user and args.user != "job":
+        if "/" in args.user or args.user.startswith("."):
+            raise UsageError(f"no such user: {args.user}")
+        return Surroundings(f"/home/{args.user}", args.user, memory=memory)
     if "/" in args.room or args.room.startswith("."):
         raise UsageError(f"no such room: {args.room}")
     return Surroundings(f"{WORKSPACES}/{args.room}", memory=memory)
@@ -44,11 +53,13 @@ async def _exec(call: Call) -> int:
     words = call.args.command[1:] if call.args.command[:1] == ["--"] else call.args.command
     if not words:
         raise UsageError("there is no command", "`org vm exec -- uname -a`")
-    surroundings = await _surroundings(call)
-    async with call.machine.channel(surroundings) as channel, channel.attached(words) as attached:
-        async with _fed(attached):
-            await _shown(attached)
-        return _exit_code(attached)
+    async with call.machine.channel(await _surroundings(call)) as channel:
+        if call.args.detach:
+            return await detach(channel, call.args.job, words)
+        async with channel.attached(words) as attached:
+            async with _fed(attached):
+                await _shown(attached)
+            return _exit_code(attached)
 
 
 async def _shell(call: Call) -> int:

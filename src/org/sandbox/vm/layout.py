@@ -42,6 +42,38 @@ class ImageFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class StateFolder:
+    """The state of a machine that was halted. `path` is `<cache>/snapshots/<key>` for one that others
+    are forked from, which has all these files, or `<machine>/suspended`."""
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        """That of its devices, with its memory unless that is in `ram`."""
+        return self.path / "state"
+
+    @property
+    def ram(self) -> Path:
+        """Its memory, sparse. Whoever maps it keeps what it changes to itself."""
+        return self.path / "ram"
+
+    @property
+    def disk(self) -> Path:
+        """What it had written, over the image's root."""
+        return self.path / "disk.qcow2"
+
+    @property
+    def initrd(self) -> Path:
+        return self.path / "initrd.cpio"
+
+    @property
+    def manifest(self) -> Path:
+        """JSON: whom it fits, and marks of its files. Written last."""
+        return self.path / "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
 class MachineFolder:
     """A machine is a folder that only its owner may enter. `path` is `<state>/machines/<name>`."""
 
@@ -81,10 +113,6 @@ class MachineFolder:
         return self.path / "ctl.sock"
 
     @property
-    def pid(self) -> Path:
-        return self.path / "pid"
-
-    @property
     def lock(self) -> Path:
         return self.path / "lock"
 
@@ -93,8 +121,19 @@ class MachineFolder:
         return self.path / "log"
 
     @property
-    def snapshot(self) -> Path:
-        return self.path / "snapshot"
+    def image(self) -> Path:
+        """The key of the image that its disk stands on."""
+        return self.path / "image"
+
+    @property
+    def memory(self) -> Path:
+        """How much it was started with, in MiB."""
+        return self.path / "memory"
+
+    @property
+    def suspended(self) -> Path:
+        """Where it is to go on, a `StateFolder`; there is none when it is to be booted."""
+        return self.path / "suspended"
 
 
 def images(cache: Path) -> Path:
@@ -105,6 +144,16 @@ def images(cache: Path) -> Path:
 def packages(cache: Path) -> Path:
     """Packages as they were fetched, each named by its sum."""
     return cache / "packages"
+
+
+def bundles(cache: Path) -> Path:
+    """This program with its packages, as archives for guests."""
+    return cache / "guest-org"
+
+
+def snapshots(cache: Path) -> Path:
+    """The folder of all snapshots that machines are forked from."""
+    return cache / "snapshots"
 
 
 def machines(state: Path) -> Path:

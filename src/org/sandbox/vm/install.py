@@ -1,0 +1,127 @@
+"""This very version of the program, put into a machine that is up: nothing is fetched in there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from org.errors import EnvironmentProblem
+from org.ports import Command, ExecResult
+from org.sandbox.vm.bundle import HOME, archive_for, key_of
+from org.sandbox.vm.channel import Channel, Surroundings
+from org.sandbox.vm.image.store import OnProgress, Progress
+from org.sandbox.vm.machine import Machine
+from org.sandbox.vm.place import memory_of
+from org.sandbox.vm.wheels import Target
+from org.wording import one_line
+
+PROGRAM = "/usr/local/bin/org"
+_PIECE = 262_144
+_SETTLE_S = 600.0
+_OLDEST = (3, 11)
+_LOOK = """\
+import json, os, platform, sys
+libc = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else ""
+here = os.path.realpath("/opt/org/current")
+print(json.dumps([sys.version_info[:3], sys.executable, platform.machine(), libc, os.path.basename(here)]))
+"""
+# What an attempt left that was cut off; another one may be under way.
+_CLEAN = f"find {HOME} -mindepth 1 -maxdepth 1 -name '.*' -mmin +60 -exec rm -rf {{}} +"
+# What a verb imports is compiled once, by the only one who may write there.
+_SETTLE = """\
+set -e
+cd /opt/org
+"$1/bin/python" -I -c 'import org.cli.serve, org.cli.run, org.cli.chat, org.cli.doctor, org.cli.rooms'
+ln -sfn "$1" current.new
+mv -T current.new current
+ln -sf /opt/org/current/bin/org "$2"
+for other in */; do
+    case "${other%/}" in "$1" | "$3" | current) ;; *) rm -rf "$other" ;; esac
+done
+sync -f .
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """`size` are the bytes that were sent; `already` says that this version was there before."""
+
+    key: str
+    size: int = 0
+    already: bool = False
+
+
+async def install(machine: Machine, cache: Path, on_progress: OnProgress) -> Installed:
+    """Put this version of the program with its packages into the machine, as `/usr/local/bin/org`.
+
+    Raises `SandboxGone` when it is not up, `EnvironmentProblem` when it cannot run there or be made.
+    """
+    memory = memory_of(await machine.up_or_gone())
+    async with machine.channel(Surroundings("/root", "root", memory=memory)) as channel:
+        target, current = await _look(channel)
+        key = await asyncio.to_thread(key_of, target)
+        if key == current:
+            return Installed(key, already=True)
+        archive = await asyncio.to_thread(archive_for, target, key, cache, on_progress)
+        await _send(channel, archive, key, on_progress)
+        on_progress(Progress("compiling it in the machine"))
+        await _done(channel, ["sh", "-c", _SETTLE, "sh", key, PROGRAM, current])
+        return Installed(key, archive.stat().st_size)
+
+
+async def _look(channel: Channel) -> tuple[Target, str]:
+    """What packages must run on there, and the key of what is installed. Raises `EnvironmentProblem`."""
+    told = await _done(channel, ["python3", "-I", "-S", "-c", _LOOK])
+    match json.loads(told.head):
+        case [[int(major), int(minor), int(micro)], str(program), str(arch), str(libc), str(current)]:
+            pass
+        case _:
+            raise EnvironmentProblem("the machine's Python does not say what it is")
+    if (major, minor) < _OLDEST:
+        raise EnvironmentProblem(
+            f"the machine has Python {major}.{minor}; org needs {_OLDEST[0]}.{_OLDEST[1]} or newer",
+            "`org vm import` takes another root file system",
+        )
+    name, _, version = libc.partition(" ")
+    if name != "glibc":
+        raise EnvironmentProblem("the packages need the GNU C library, which the machine has not")
+    glibc = [int(part) for part in version.split(".")[:2]]
+    return Target((major, minor, micro), program, arch, (glibc[0], glibc[1])), current
+
+
+async def _send(channel: Channel, archive: Path, key: str, on_progress: OnProgress) -> None:
+    """Unpack it beside its place, then put it there whole: what is in place is complete."""
+    stage = f"{HOME}/.{secrets.token_hex(4)}"
+    await _done(channel, ["sh", "-c", f"mkdir -p {stage}; {_CLEAN}"])
+    size = archive.stat().st_size
+    said = b""
+    words = ["tar", "-x", "--no-same-owner", "--no-same-permissions", "-C", stage, "-f", "-"]
+    async with channel.attached(words) as unpacking:
+        with archive.open("rb") as file:
+            while piece := await asyncio.to_thread(file.read, _PIECE):
+                await unpacking.write(piece)
+                on_progress(Progress("putting it into the machine", file.tell(), size))
+        unpacking.finish()
+        while (more := await unpacking.next()) is not None:
+            said = (said + more[1])[-2000:]
+    if unpacking.code:
+        raise _failed("unpack it", said)
+    await _done(
+        channel, ["sh", "-c", f"test -d {HOME}/{key} && rm -rf {stage} || mv -T {stage} {HOME}/{key}"]
+    )
+
+
+async def _done(channel: Channel, argv: list[str]) -> ExecResult:
+    """Run a command as root. Raises `EnvironmentProblem` when it fails."""
+    result = await channel.exec(Command(argv, timeout_s=_SETTLE_S))
+    if result.exit_code:
+        raise _failed(argv[0], result.head + result.tail)
+    return result
+
+
+def _failed(what: str, said: bytes) -> EnvironmentProblem:
+    words = one_line(said.decode(errors="replace").strip(), 300)
+    return EnvironmentProblem(f"the machine cannot `{what}`: {words}", "`org vm shell --root` looks into it")
