@@ -8,7 +8,8 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ORG = [sys.executable, "-m", "org"]
@@ -80,6 +81,22 @@ class Home:
 
     def terminal(self, *words: str) -> Terminal:
         return Terminal([*ORG, *words], self.env, self.project)
+
+
+@contextmanager
+def served(home: Home, *words: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """(process, port, token) of a server on a free port."""
+    process = home.start("serve", "--port", "0", *words)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        line = process.stdout.readline()
+        found = re.fullmatch(r"org serves at https?://127\.0\.0\.1:(\d+)/#token=([\w-]{43})\n", line)
+        assert found, line + process.stderr.read()
+        yield process, int(found[1]), found[2]
+    finally:
+        process.kill()
+        process.communicate()
 
 
 class Terminal:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import ssl
 import stat
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cli_kit import Desk
-from command import DEADLINE_S, Home
+from command import DEADLINE_S, Home, served
 from engine import SCRIPTS, Engine
 from org.errors import ExitCode
 from org.llm.scripted import scripted_model
@@ -24,22 +20,6 @@ from org.serve.listener import bind
 from serve_kit import Client, ask, read_until, request
 
 TLS = Path(__file__).parent / "data" / "tls"
-
-
-@contextmanager
-def served(home: Home, *words: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
-    """(process, port, token) of a server on a free port."""
-    process = home.start("serve", "--port", "0", *words)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        line = process.stdout.readline()
-        found = re.fullmatch(r"org serves at https?://127\.0\.0\.1:(\d+)/#token=([\w-]{43})\n", line)
-        assert found, line + process.stderr.read()
-        yield process, int(found[1]), found[2]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.engine

@@ -24,7 +24,7 @@ from org.ports import Sandbox
 from org.sandbox.bubblewrap import Bubblewrap
 from org.sandbox.local import Local
 from org.sandbox.vm.machine import machine_of
-from org.sandbox.vm.place import VirtualMachine, memory_of
+from org.sandbox.vm.place import ThisMachine, VirtualMachine, memory_here, memory_of
 from org.tooling import Tool, ToolCall
 from org.tools.chat_mode import chat_mode
 from org.tools.python_run import python_run
@@ -62,6 +62,7 @@ class Opening:
     keep: bool = False
     progress: Callable[[str], None] = field(default=lambda text: None, repr=False)
     url: str = ""
+    sampling: Callable[[Sampling], Sampling] = field(default=lambda sampling: sampling, repr=False)
 
 
 @dataclass(slots=True)
@@ -157,12 +158,13 @@ class Session:
 
     def _sampling(self, member: Member, context: int) -> Sampling:
         default = Sampling()
-        return Sampling(
+        sampling = Sampling(
             temperature=default.temperature if member.temperature is None else member.temperature,
             max_tokens=min(member.max_tokens or default.max_tokens, max(256, context // 2)),
             context_tokens=context,
             steps=self.settings.limits.steps,
         )
+        return self.opening.sampling(sampling)
 
     def _tools(self, profile: Profile, name: str) -> tuple[Tool, ...]:
         async def set_mode(mode: str) -> None:
@@ -295,19 +297,31 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
             settings = replace(settings, model=_model_of(history))
         servers = Servers(settings, stack, opening.progress)
         session = Session(settings, opening, room_id, workspace, sandbox, place, servers)
-        limits = settings.limits
-        room = session.room = Room(
-            participants=await _roster(session, history),
-            people=(settings.name,),
-            journal=journal,
-            files=sandbox,
-            limits=Limits(limits.turns, limits.seconds, limits.tokens, limits.tools),
-            schedule=Schedule(settings.policy, settings.parallel, settings.per_model),
-            history=history,
-        )
-        await stack.enter_async_context(room)
-        await stack.enter_async_context(session.watching())
+        await enter_room(session, stack, await _roster(session, history), history, journal)
         yield session
+
+
+async def enter_room(
+    session: Session,
+    stack: AsyncExitStack,
+    participants: Sequence[ModelParticipant],
+    history: Sequence[Committed],
+    journal: RoomJournal | None,
+) -> None:
+    """Make the room of a session, until the stack is closed. Without a journal nothing of it is kept."""
+    settings = session.settings
+    limits = settings.limits
+    session.room = Room(
+        participants=participants,
+        people=(settings.name,),
+        journal=journal,
+        files=session.sandbox,
+        limits=Limits(limits.turns, limits.seconds, limits.tokens, limits.tools),
+        schedule=Schedule(settings.policy, settings.parallel, settings.per_model),
+        history=history,
+    )
+    await stack.enter_async_context(session.room)
+    await stack.enter_async_context(session.watching())
 
 
 def rooms_of(settings: Settings) -> Path:
@@ -325,18 +339,21 @@ def _drop_unused(rooms: Path, room: str) -> None:
 
 
 async def choose_place(
-    settings: Settings, workspace: Path, *, unsafe_local: bool, in_machine: str
+    settings: Settings, workspace: Path, *, unsafe_local: bool, in_machine: str, tried: bool = False
 ) -> tuple[Sandbox | None, str]:
     """(where commands run, in words); without a place tools that run commands are off.
 
     `in_machine` is what the workspace is called in a machine, empty for a folder of the person's own,
-    which is in none. A machine that is up is taken before anything weaker, and one that is there and
-    does not answer is an error. Never falls back to this machine itself. Raises `EnvironmentProblem`
-    when a sandbox is required, `UsageError` for a folder that is not in the machine.
+    which is in none. `tried` says that bubblewrap works here. A machine that is up is taken before
+    anything weaker, and one that is there and does not answer is an error. Never falls back to this
+    machine itself. Raises `EnvironmentProblem` when a sandbox is required, `UsageError` for a folder
+    that is not in the machine.
     """
     chosen, required = settings.sandbox.place, settings.sandbox.require
     if required == "vm" and (unsafe_local or chosen in ("local", "bubblewrap")):
         raise EnvironmentProblem("the settings require a machine: `sandbox.require`", "`--sandbox vm`")
+    if chosen == "local" and not unsafe_local and ThisMachine().there:
+        raise EnvironmentProblem("here the rooms are kept: commands run as another user", "`--sandbox vm`")
     if unsafe_local or chosen == "local":
         return Local(workspace, unsafe=unsafe_local), "on this machine itself, without a wall"
     if chosen in ("auto", "vm"):
@@ -347,7 +364,8 @@ async def choose_place(
             raise EnvironmentProblem("no machine is up", "`org vm up` starts one")
     sandbox = Bubblewrap(workspace)
     try:
-        await sandbox.check()
+        if not tried:
+            await sandbox.check()
     except EnvironmentProblem as error:
         if chosen == "bubblewrap" or required:
             raise
@@ -357,7 +375,13 @@ async def choose_place(
 
 
 async def _in_machine(settings: Settings, workspace: str) -> tuple[Sandbox, str] | None:
-    """The machine as a place, None when none runs. Raises `EnvironmentProblem`, `UsageError`."""
+    """The machine as a place, the one that this process is in itself first; None when none runs.
+    Raises `EnvironmentProblem`, `UsageError`."""
+    here = ThisMachine()
+    if here.there and workspace:
+        return VirtualMachine(here, workspace, memory=memory_here()), "in this machine, as the user `job`"
+    if here.there:
+        raise UsageError("commands run as another user here, who is not in your folders", "leave `-C` out")
     machine = machine_of(settings.places.state)
     status = await machine.status()
     if status.state in ("absent", "down"):

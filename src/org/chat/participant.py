@@ -30,7 +30,7 @@ ENTRY_SHARE = 0.25
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How a model is asked. `context_tokens` is the size of its context, prompt and answer together;
-    `steps` is how many completions a turn may take."""
+    `steps` is how many completions a turn may take; `stop` are texts at which the server ends one."""
 
     temperature: float = 0.7
     top_p: float = 0.95
@@ -38,6 +38,7 @@ class Sampling:
     context_tokens: int = 8192
     steps: int = 16
     seed: int | None = None
+    stop: tuple[str, ...] = ()
 
     @property
     def prompt_budget(self) -> int:
@@ -132,13 +133,16 @@ class ModelParticipant:
             sampling.top_p,
             sampling.max_tokens,
             sampling.seed,
+            sampling.stop,
         )
 
     async def _summary(self, entries: Sequence[Entry]) -> str:
         limit = int(self.sampling.prompt_budget / Estimate.PER_CHARACTER / 2)
         view = View([Entry("user", f"{as_text(entries, limit)}\n\n---\n\n{SUMMARY_REQUEST}")])
         try:
-            completion = await self.model.complete(self._request(view), lambda delta: None)
+            # What an answer ends at may stand in a summary.
+            request = replace(self._request(view), stop=())
+            completion = await self.model.complete(request, lambda delta: None)
         except ModelError:
             return ""  # the marker that stands for it says so
         self._unbilled += completion.usage or Usage()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from org.cli.choose import choose_model
@@ -65,6 +66,7 @@ def run(argv: list[str]) -> int:
         ),
         token=read_token(settings.places.state / "serve-token"),
         contract=contract,
+        choose=partial(choose_model, interactive=False),
         names=(*args.names, socket.gethostname()),
         certificate=args.tls_cert,
         key=args.tls_key,

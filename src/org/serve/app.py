@@ -268,16 +268,17 @@ def _member(text: object) -> Member:
 
 
 async def _refused(request: Request, error: OrgError) -> Response:
-    return answer(error)
+    return answer(error, request.url.path)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     hint = "`GET /openapi.json` lists what there is" if error.status_code in (404, 405) else ""
-    return answer(Refusal(error.status_code, error.detail.lower(), hint, error.headers))
+    refusal = Refusal(error.status_code, error.detail.lower(), hint, error.headers)
+    return answer(refusal, request.url.path)
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return answer(Refusal(500, "a bug in org", "its log has the details"))
+    return answer(Refusal(500, "a bug in org", "its log has the details"), request.url.path)
 
 
 __all__ = ["Api", "EventStream", "Served", "make_app", "read_body", "read_object"]

@@ -116,7 +116,7 @@ class Doors:
             if not (scope["path"] in self._public and scope["method"] in SAFE_METHODS):
                 self._check_token(headers)
         except Refusal as refusal:
-            await answer(refusal)(scope, receive, send)
+            await answer(refusal, scope["path"])(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

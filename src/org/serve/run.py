@@ -20,14 +20,17 @@ from uvicorn.server import ServerState
 
 from org.compose import Opening
 from org.config import Settings
+from org.events import Event
 from org.serve import drain
 from org.serve.app import Api, make_app
 from org.serve.contract import Contract
 from org.serve.doors import Doors, Pace
+from org.serve.forks import Choose, Forks, chosen
 from org.serve.health import Health, probe_models
 from org.serve.hub import Hub, OpenRoom
 from org.serve.logs import Requests
 from org.serve.metrics import Metrics, metrics_endpoint
+from org.serve.openai import OpenAi
 from org.serve.otel import traces
 
 PUBLIC = frozenset({"/", "/health", "/openapi.json"})
@@ -38,14 +41,15 @@ PATIENCE_S = drain.DRAIN_S + 5
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How to serve. `names` are host names of ours; `certificate` and `key` are files for TLS;
-    `url` is where people find the server."""
+    """How to serve. `choose` finds the model for OpenAI's clients when none was set; `names` are host
+    names of ours; `certificate` and `key` are files for TLS."""
 
     settings: Settings
     open_room: OpenRoom
     opening: Opening
     token: str
     contract: Contract = field(default_factory=Contract)
+    choose: Choose = chosen
     names: Collection[str] = ()
     certificate: Path | None = None
     key: Path | None = None
@@ -63,15 +67,20 @@ async def serve(
     contract = serving.contract
     metrics, trace = Metrics(), traces()
     health = Health(partial(probe_models, serving.settings), commit=contract.commit, nonce=contract.nonce)
+
+    def observers(room: str) -> Sequence[Callable[[Event], None]]:
+        return (metrics.event, *([trace(room)] if trace else []))
+
     hub = Hub(
         serving.settings,
         serving.open_room,
         serving.opening,
         patience_s=PATIENCE_S if contract.takes_over else 0.0,
-        observers=lambda room: (metrics.event, *([trace(room)] if trace else [])),
+        observers=observers,
     )
+    forks = Forks(serving.settings, serving.opening, serving.choose, observers)
     _allow_connections()
-    app = _application(serving, hub, health, metrics)
+    app = _application(serving, hub, forks, health, metrics)
 
     def opened() -> None:
         health.state = "serving"
@@ -95,7 +104,7 @@ async def serve(
         keep_alive_s=serving.keep_alive_s,
         drain_s=serving.drain_s,
     )
-    async with hub, _private_health(contract.health_socket, health), _signals(server):
+    async with hub, forks, _private_health(contract.health_socket, health), _signals(server):
         contract.say("ready")
         if await _told_to_go(contract, server):
             await server.serve(sockets=[listener])
@@ -129,8 +138,8 @@ async def _signals(server: drain.Server) -> AsyncIterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _application(serving: Serving, hub: Hub, health: Health, metrics: Metrics) -> ASGIApp:
-    routes: list[BaseRoute] = [Route("/metrics", metrics_endpoint(metrics, hub))]
+def _application(serving: Serving, hub: Hub, forks: Forks, health: Health, metrics: Metrics) -> ASGIApp:
+    routes = [Route("/metrics", metrics_endpoint(metrics, hub)), *OpenAi(hub, forks).routes()]
     app = make_app(Api(hub, health), [*routes, *serving.more_routes(hub)])
     doors = Doors(app, serving.token, names=serving.names, public=PUBLIC, pace=serving.pace)
     app.add_route("/login", doors.login, methods=["POST"])
