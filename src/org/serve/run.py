@@ -32,6 +32,7 @@ from org.serve.logs import Requests
 from org.serve.metrics import Metrics, metrics_endpoint
 from org.serve.openai import OpenAi
 from org.serve.otel import traces
+from org.serve.page import page_endpoint
 
 PUBLIC = frozenset({"/", "/health", "/openapi.json"})
 """Paths that tell nothing of anybody's rooms."""
@@ -139,7 +140,11 @@ async def _signals(server: drain.Server) -> AsyncIterator[None]:
 
 
 def _application(serving: Serving, hub: Hub, forks: Forks, health: Health, metrics: Metrics) -> ASGIApp:
-    routes = [Route("/metrics", metrics_endpoint(metrics, hub)), *OpenAi(hub, forks).routes()]
+    routes = [
+        Route("/", page_endpoint()),
+        Route("/metrics", metrics_endpoint(metrics, hub)),
+        *OpenAi(hub, forks).routes(),
+    ]
     app = make_app(Api(hub, health), [*routes, *serving.more_routes(hub)])
     doors = Doors(app, serving.token, names=serving.names, public=PUBLIC, pace=serving.pace)
     app.add_route("/login", doors.login, methods=["POST"])
