@@ -51,7 +51,7 @@ def test_disks_and_ports_are_in_order() -> None:
 )
 def test_the_accelerator_decides_the_processor(accel: str, machine: str, cpu: str) -> None:
     words = argv(replace(SPEC, accel=accel))  # type: ignore[arg-type]
-    assert option(words, "-machine") == [machine]
+    assert option(words, "-machine") == [f"{machine},memory-backend=ram"]
     assert option(words, "-cpu") == [cpu]
     assert len(option(words, "-accel")) == (accel == "tcg")
 
@@ -68,16 +68,22 @@ def test_emulation_of_one_processor_needs_one_thread() -> None:
 def test_another_architecture_has_another_machine_and_console() -> None:
     words = argv(replace(SPEC, arch="aarch64"))
     assert words[0] == "qemu-system-aarch64"
-    assert option(words, "-machine") == ["virt"]
+    assert option(words, "-machine") == ["virt,memory-backend=ram"]
     assert "console=ttyAMA0" in option(words, "-append")[0]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(True, "share=on"), (False, "share=off")])
 def test_memory_may_be_a_file(share: bool, expected: str) -> None:
-    words = argv(replace(SPEC, memory=Memory("/m/ram", share), memory_mib=300, incoming=True))
-    assert option(words, "-machine")[0].endswith(",memory-backend=ram")
+    words = argv(replace(SPEC, memory=Memory("/m/ram", share), memory_mib=300))
     assert expected in option(words, "-object")[0] and "size=300M" in option(words, "-object")[0]
+    (own,) = option(argv(replace(SPEC, memory_mib=300)), "-object")
+    assert own == "memory-backend-ram,id=ram,size=300M"
+
+
+def test_a_machine_that_waits_for_a_state_is_given_no_kernel() -> None:
+    words = argv(replace(SPEC, incoming=True))
     assert option(words, "-incoming") == ["defer"]
+    assert not {"-kernel", "-initrd", "-append"} & set(words)
 
 
 def test_a_comma_in_a_path_stays_part_of_it() -> None:

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from org.cli.style import Style
-from org.cli.vm.shown import as_json, as_text, steps_shown
+from org.cli.vm.shown import HOW, as_json, as_text, steps_shown
 from org.cli.vm.verb import Call, Verb, known
 from org.config import Settings
 from org.errors import Busy, Denied, ExitCode, UsageError
+from org.sandbox.vm.console import older
 from org.sandbox.vm.gate import Upstream
 from org.sandbox.vm.image import Image, build_image, import_image
-from org.sandbox.vm.machine import Machine
+from org.sandbox.vm.machine import Machine, machine_of, machines_of
 from org.wording import clean, duration
 
 MEMORY_MIB = 1024
 _MOST_CPUS = 2
+_MOST = 32  # machines that one call starts
+_AT_A_TIME = 2
 
 
 def _start_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--memory", metavar="MIB", type=int, default=MEMORY_MIB, help="its memory")
+    parser.add_argument(
+        "--memory", metavar="MIB", type=int, help=f"its memory ({MEMORY_MIB}, or what it had)"
+    )
     parser.add_argument("--base", metavar="URL", help="the model server that it reaches")
 
 
 def _up_options(parser: argparse.ArgumentParser) -> None:
     _start_options(parser)
+    parser.add_argument("--count", metavar="N", type=int, default=1, help="so many, NAME, NAME-2 and so on")
     parser.add_argument("--mirror", metavar="URL", help="the Debian archive to make the image from")
 
 
@@ -38,7 +46,17 @@ def _status_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _down_options(parser: argparse.ArgumentParser) -> None:
+    _all_option(parser)
     parser.add_argument("--hard", action="store_true", help="at once, as pulling the plug would")
+
+
+def _all_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="all machines")
+
+
+def _rm_options(parser: argparse.ArgumentParser) -> None:
+    _all_option(parser)
+    _yes_option(parser)
 
 
 def _yes_option(parser: argparse.ArgumentParser) -> None:
@@ -59,46 +77,78 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
 
 
 async def _up_verb(call: Call) -> int:
-    await _up(call.machine, call.settings, call.args.memory, call.args.mirror)
+    if not 1 <= call.args.count <= _MOST:
+        raise UsageError(f"1 to {_MOST} machines can be started, not {call.args.count}")
+    first = call.machine.name
+    names = [first, *(f"{first}-{number}" for number in range(2, call.args.count + 1))]
+    await _up_all([machine_of(call.settings.places.state, name) for name in names], call)
     return ExitCode.DONE
 
 
 async def _status(call: Call) -> int:
     status = await call.machine.status()
+    others = [one for one in machines_of(call.settings.places.state) if one.name != status.name]
+    also = await asyncio.gather(*(one.status() for one in others))
     style = Style.for_stream(sys.stdout, os.environ)
-    print(as_json(status) if call.args.json else as_text(status, time.time(), style))
+    print(as_json(status, also) if call.args.json else as_text(status, also, time.time(), style))
     return ExitCode.DONE
 
 
 async def _reset(call: Call) -> int:
     await known(call.machine)
     _confirm("all that was written in the machine is forgotten", yes=call.args.yes)
-    await call.machine.down()
+    await call.machine.kill()
     call.machine.reset()
-    await _up(call.machine, call.settings, call.args.memory, None)
+    await _up(call.machine, call)
     return ExitCode.DONE
 
 
 async def _rm(call: Call) -> int:
-    await known(call.machine)
-    _confirm("the machine is removed with its disk", yes=call.args.yes)
-    await call.machine.down()
-    call.machine.remove()
-    print(f"removed: {call.machine.name}")
+    machines = await _meant(call)
+    names = ", ".join(machine.name for machine in machines)
+    _confirm(f"removed with all that was written in it: {names}", yes=call.args.yes)
+    for machine in machines:
+        await machine.kill()
+        machine.remove()
+        print(f"removed: {machine.name}")
     return ExitCode.DONE
+
+
+async def _meant(call: Call) -> list[Machine]:
+    """The machine that is named, or all there are."""
+    if call.args.all:
+        return machines_of(call.settings.places.state)
+    await known(call.machine)
+    return [call.machine]
 
 
 async def _logs(call: Call) -> int:
     await known(call.machine)
     folder = call.machine.folder
-    path = folder.console if call.args.console else folder.log
-    if path.exists():
+    newest = folder.console if call.args.console else folder.log
+    for path in filter(Path.exists, (older(newest), newest)):
         for line in path.read_text(errors="replace").splitlines():
             print(clean(line))
     return ExitCode.DONE
 
 
-async def _up(machine: Machine, settings: Settings, memory_mib: int, mirror: str | None) -> None:
+async def _up_all(machines: Sequence[Machine], call: Call) -> None:
+    """Start them: the first saves what the others are forked from, several at a time."""
+    first, *others = machines
+    await _up(first, call)
+    turns = asyncio.Semaphore(_AT_A_TIME)
+
+    async def one(machine: Machine) -> None:
+        async with turns:
+            await _up(machine, call)
+
+    async with asyncio.TaskGroup() as tasks:
+        for machine in others:
+            tasks.create_task(one(machine))
+
+
+async def _up(machine: Machine, call: Call) -> None:
+    memory_mib = call.args.memory or machine.memory() or MEMORY_MIB
     if not 256 <= memory_mib <= 1_048_576:
         raise UsageError(f"a machine has 256 MiB of memory or more, not {memory_mib}")
     status = await machine.status()
@@ -110,18 +160,22 @@ async def _up(machine: Machine, settings: Settings, memory_mib: int, mirror: str
             f"the machine `{machine.name}` runs and does not answer (process {status.pid})",
             "`org vm down` ends it",
         )
-    cache = settings.places.cache
+    cache = call.settings.places.cache
     with steps_shown() as steps:
         image = machine.image(cache)
         if image is None:
+            mirror = getattr(call.args, "mirror", None)
             image = await build_image(cache, mirror=mirror, on_progress=steps.progress)
             _say_unsigned(image)
             machine.make(image)
         cpus = min(_MOST_CPUS, os.cpu_count() or 1)
-        upstream = _upstream(settings)
-        seconds = await machine.up(image, cache, upstream, steps.step, memory_mib=memory_mib, cpus=cpus)
+        upstream = _upstream(call.settings)
+        started = await machine.up(image, cache, upstream, steps.step, memory_mib=memory_mib, cpus=cpus)
+    for note in started.notes:
+        sys.stderr.write(f"{clean(note)}\n")
     walls = " + ".join((await machine.status()).facts.get("walls", ()))
-    print(f"the machine `{machine.name}` is up after {duration(seconds)} ({walls})")
+    seconds = duration(started.seconds)
+    print(f"the machine `{machine.name}` is up after {seconds}{HOW[started.way]} ({walls})")
 
 
 def _say_unsigned(image: Image) -> None:
@@ -137,14 +191,23 @@ def _upstream(settings: Settings) -> Upstream:
 
 
 async def _down(call: Call) -> int:
-    machine = call.machine
-    if call.args.hard:
+    machines = machines_of(call.settings.places.state) if call.args.all else [call.machine]
+    await asyncio.gather(*(_end(machine, hard=call.args.hard) for machine in machines))
+    return ExitCode.DONE
+
+
+async def _end(machine: Machine, *, hard: bool) -> None:
+    if hard:
         await machine.kill()
     elif not await machine.down():
         print(f"the machine `{machine.name}` is down already")
-        return ExitCode.DONE
-    print(f"the machine `{machine.name}` is down")
-    return ExitCode.DONE
+        return
+    words = (
+        "suspended; `org vm up` wakes it"
+        if (await machine.status()).suspended
+        else "down; `org vm up` starts it"
+    )
+    print(f"the machine `{machine.name}` is {words}")
 
 
 async def _import(call: Call) -> int:
@@ -173,9 +236,9 @@ def _confirm(what: str, *, yes: bool) -> None:
 VERBS = {
     "up": Verb("start it; the first time its image is made", _up_options, _up_verb),
     "status": Verb("what it is and what it reaches", _status_options, _status),
-    "down": Verb("end it; its disk stays", _down_options, _down),
+    "down": Verb("suspend it; `up` wakes it where it was", _down_options, _down),
     "reset": Verb("start it anew with an empty disk", _reset_options, _reset),
-    "rm": Verb("remove it with its disk", _yes_option, _rm),
+    "rm": Verb("remove it with its disk", _rm_options, _rm),
     "logs": Verb("what its process and its console said", _logs_options, _logs),
     "import": Verb("make it of a root file system of yours", _import_options, _import),
 }

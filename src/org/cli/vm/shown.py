@@ -6,9 +6,9 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 from org.cli.style import Style
 from org.sandbox.vm.image import Progress
@@ -18,32 +18,46 @@ from org.wording import ago, clean, duration
 JSON_VERSION = 1
 
 
-def as_json(status: Status) -> str:
+HOW = {"boot": "", "snapshot": " from the snapshot", "suspension": " where it was suspended"}
+"""The ways in which a machine came up."""
+
+
+def as_json(status: Status, others: Sequence[Status]) -> str:
+    """`others` are told by name and state."""
     document = {
         "version": JSON_VERSION,
         "name": status.name,
         "state": status.state,
+        "suspended": status.suspended,
         "pid": status.pid,
         **status.facts,
+        "others": [{"name": one.name, "state": one.state, "suspended": one.suspended} for one in others],
     }
     return json.dumps(document, indent=1)
 
 
-def as_text(status: Status, now: float, style: Style) -> str:
+def as_text(status: Status, others: Sequence[Status], now: float, style: Style) -> str:
+    lines = [_headline(status, style)]
+    if status.facts:
+        lines += _facts(status.facts, now, style)
+    return "\n".join([*lines, *(_headline(one, style) for one in others)])
+
+
+def _headline(status: Status, style: Style) -> str:
     words = {
         "absent": "there is none; `org vm up` makes it",
-        "down": "down; `org vm up` starts it",
+        "down": "suspended; `org vm up` wakes it" if status.suspended else "down; `org vm up` starts it",
         "starting": f"starting (process {status.pid})",
         "silent": f"it does not answer (process {status.pid}); `org vm down` ends it",
         "up": style.green("up") + f" (process {status.pid})",
     }
-    lines = [f"machine  {status.name}: {words[status.state]}"]
-    facts = status.facts
-    if not facts:
-        return lines[0]
+    return f"machine  {status.name}: {words[status.state]}"
+
+
+def _facts(facts: Mapping[str, Any], now: float, style: Style) -> list[str]:
     network, counts = facts["network"], facts["network"]["counts"]
-    lines += [
-        f"started  {ago(facts['started'], now)}, up after {duration(facts['boot_s'])}",
+    lines = [
+        f"started  {ago(facts['started'], now)}, ready after {duration(facts['boot_s'])}{HOW[facts['way']]}",
         f"walls    {' + '.join(facts['walls'])}",
         f"image    {facts['image']}, memory: {facts['memory_mib']} MiB",
         f"network  no device; the model server only: {network['model_server']}",
@@ -56,7 +70,7 @@ def as_text(status: Status, now: float, style: Style) -> str:
         state = "nothing serves it" if held is None else f"held here by {clean(held)}" if held else "served"
         lines.append(f"         port {port} of the guest at 127.0.0.1:{here}: {state}")
     lines += [style.yellow(f"missing  {clean(text)}") for text in facts["missing"]]
-    return "\n".join(lines)
+    return lines
 
 
 class Steps:

@@ -24,7 +24,7 @@ _KVM = Path("/dev/kvm")
 async def choose(cache: Path, kernel: Path, arch: str) -> Accel:
     """The fastest accelerator that works for guests of `arch`. A verdict holds until the host
     boots again or has another QEMU. Raises `EnvironmentProblem` when there is no QEMU."""
-    version = await _version(arch)
+    version = await qemu_version(arch)
     candidate = _candidate(arch)
     if candidate is None:
         return "tcg"
@@ -97,7 +97,8 @@ def _boot_id() -> str:
         return " ".join(os.uname())
 
 
-async def _version(arch: str) -> str:
+async def qemu_version(arch: str) -> str:
+    """What the QEMU for guests of `arch` says that it is. Raises `EnvironmentProblem`."""
     name = qemu.program(arch)
     try:
         process = await asyncio.create_subprocess_exec(

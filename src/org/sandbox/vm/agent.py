@@ -148,7 +148,7 @@ class Agent:
         seed(bytes.fromhex(request["seed"]))
         rename(str(request["machine"]), str(request["hostname"]))
         self._session = os.urandom(8).hex()
-        self.warm.renew()
+        # The warm interpreter may stay: each process forked from it draws its own randomness.
         self._door.close()
         channel.close(session=self._session)
         return None

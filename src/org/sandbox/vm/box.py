@@ -15,12 +15,12 @@ _SECCOMP = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,reso
 
 
 async def boxed(
-    argv: Sequence[str], reads: Path, writes: Path, *, kvm: bool
+    argv: Sequence[str], reads: Sequence[Path], writes: Sequence[Path], *, kvm: bool
 ) -> tuple[list[str], tuple[str, ...]]:
     """(QEMU's command line behind the walls that can be had here, their names).
 
-    It then sees the system's programs, the folder `reads`, and `writes`, where alone it can write;
-    no network, no other process.
+    It then sees the system's programs, the folders `reads`, and `writes`, folders or files, where alone
+    it can write; no network, no other process.
     """
     words, walls = list(argv), []
     if sys.platform == "linux":
@@ -33,19 +33,22 @@ async def boxed(
     return words, tuple(walls)
 
 
-def _front(reads: Path, writes: Path, *, kvm: bool) -> list[str]:
+def _front(reads: Sequence[Path], writes: Sequence[Path], *, kvm: bool) -> list[str]:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         return []
     words = [bwrap, "--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY]
     words += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-    for path in _SYSTEM:
-        words += ["--ro-bind-try", path, path]
+    for name in _SYSTEM:
+        words += ["--ro-bind-try", name, name]
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     if kvm:
         words += ["--dev-bind", "/dev/kvm", "/dev/kvm"]
-    words += ["--ro-bind", str(reads), str(reads), "--bind", str(writes), str(writes), "--chdir", "/"]
-    return [*words, "--"]
+    for path in reads:
+        words += ["--ro-bind", str(path), str(path)]
+    for path in writes:
+        words += ["--bind", str(path), str(path)]
+    return [*words, "--chdir", "/", "--"]
 
 
 async def _works(argv: Sequence[str]) -> bool:

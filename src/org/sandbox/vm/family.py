@@ -169,11 +169,6 @@ class Warm:
         self._socket = ours
         self._loop.watch(ours.fileno(), loop.READ, self._hear)
 
-    def renew(self) -> None:
-        """A fresh one for whatever comes; what still runs of the old one ends with it."""
-        self._retire()
-        self.start()
-
     def takes(self, plan: child.Plan) -> bool:
         return len(plan.argv) == 4 and tuple(plan.argv[:3]) == _WARM and not plan.terminal
 

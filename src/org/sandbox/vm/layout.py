@@ -126,6 +126,11 @@ class MachineFolder:
         return self.path / "image"
 
     @property
+    def id(self) -> Path:
+        """By which its guest knows itself, 32 hexadecimal digits."""
+        return self.path / "id"
+
+    @property
     def memory(self) -> Path:
         """How much it was started with, in MiB."""
         return self.path / "memory"

@@ -25,9 +25,10 @@ from org.sandbox.vm import frames, layout
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.gate import Upstream
 from org.sandbox.vm.image.store import Image, folder_of, read_image
-from org.sandbox.vm.layout import MachineFolder
+from org.sandbox.vm.layout import MachineFolder, StateFolder
 from org.sandbox.vm.link import Link, linked
-from org.sandbox.vm.supervisor import BOOT_S, Plan
+from org.sandbox.vm.plan import Plan
+from org.sandbox.vm.start import BOOT_S, Way
 
 DEFAULT = "default"
 """The name of the machine that verbs and rooms use."""
@@ -36,21 +37,32 @@ State: TypeAlias = Literal["absent", "down", "starting", "up", "silent"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _MOST_PATH = 107  # bytes of the path of a unix socket
-_DOWN_S = 40.0
+_DOWN_S = 60.0
 _KILLED_S = 10.0
 _POLL_S = 0.05
-_IMAGE = "image"
+_GUEST = "org"  # how the guest of the default machine calls itself
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """`pid` is the machine's process, None when there is none; `facts` are what that says of itself,
-    empty unless the state is `up`. `silent` is one that runs and does not answer."""
+    empty unless the state is `up`. `silent` is one that runs and does not answer. `suspended` is one
+    that is down and goes on where it was."""
 
     name: str
     state: State
     pid: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    suspended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """How a machine came up, within so many seconds; `notes` say what did not go as it should."""
+
+    seconds: float
+    way: Way
+    notes: tuple[str, ...]
 
 
 class Machine:
@@ -65,7 +77,7 @@ class Machine:
             return Status(self.name, "absent")
         pid = self._holder()
         if pid is None:
-            return Status(self.name, "down")
+            return Status(self.name, "down", suspended=StateFolder(self.folder.suspended).manifest.exists())
         try:
             facts = await self._ask("machine")
         except SandboxGone:
@@ -84,7 +96,7 @@ class Machine:
 
         Raises `EnvironmentProblem` when that image is no longer there.
         """
-        path = self.folder.path / _IMAGE
+        path = self.folder.image
         if not path.exists():
             return None
         image = read_image(folder_of(cache, path.read_text().strip()))
@@ -99,11 +111,18 @@ class Machine:
         """Make the machine, on `image`. Raises `UsageError` when it is there, or cannot be."""
         if len(os.fsencode(self.folder.socket)) > _MOST_PATH:
             raise UsageError(f"the path of a socket may have {_MOST_PATH} bytes: {self.folder.socket}")
-        path = self.folder.path / _IMAGE
+        path = self.folder.image
         if path.exists():
             raise UsageError(f"there is a machine `{self.name}` already", "`org vm rm` removes it")
         self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.write_text(image.key + "\n")
+
+    def memory(self) -> int | None:
+        """How much it was started with the last time, in MiB."""
+        try:
+            return int(self.folder.memory.read_text())
+        except FileNotFoundError:
+            return None
 
     async def up(
         self,
@@ -114,14 +133,15 @@ class Machine:
         *,
         memory_mib: int,
         cpus: int,
-    ) -> float:
-        """Start it, and wait until it is up; the seconds that took. One that somebody else starts is
-        waited for. Cancelling it ends a machine that is not up yet.
+    ) -> Started:
+        """Start it, and wait until it is up. One that somebody else starts is waited for. Cancelling it
+        ends a machine that is not up yet.
 
         Raises `EnvironmentProblem`, and `SandboxGone` when it did not come up.
         """
-        root = str(self.folder.path)
-        plan = Plan(root, str(image.folder.path), str(cache), image.arch, memory_mib, cpus, upstream)
+        folder, hostname = str(self.folder.path), _GUEST if self.name == DEFAULT else self.name
+        root = str(image.folder.path)
+        plan = Plan(folder, root, str(cache), image.arch, hostname, memory_mib, cpus, upstream)
         begun = asyncio.get_running_loop().time()
         with self.folder.log.open("ab") as log:
             starter = await asyncio.create_subprocess_exec(
@@ -136,13 +156,17 @@ class Machine:
         assert starter.stdout is not None
         starter.stdin.write(plan.as_json().encode())
         starter.stdin.close()
+        notes: list[str] = []
         try:
-            await self._follow(starter.stdout, on_step)
+            way = await self._follow(starter.stdout, on_step, notes.append)
         finally:
             await starter.wait()  # it has left its machine to itself
-        return asyncio.get_running_loop().time() - begun
+        self.folder.memory.write_text(f"{memory_mib}\n")
+        return Started(asyncio.get_running_loop().time() - begun, way, tuple(notes))
 
-    async def _follow(self, said: asyncio.StreamReader, on_step: Callable[[str], None]) -> None:
+    async def _follow(
+        self, said: asyncio.StreamReader, on_step: Callable[[str], None], on_note: Callable[[str], None]
+    ) -> Way:
         """Hear how far a start is, to its end."""
         pid = 0
         try:
@@ -152,12 +176,14 @@ class Machine:
                         pid = number
                     case {"step": str(step)}:
                         on_step(step)
-                    case {"ready": _}:
-                        return
+                    case {"note": str(note)}:
+                        on_note(note)
+                    case {"ready": _, "way": told}:
+                        way: Way = told
+                        return way
                     case {"busy": True}:
                         on_step("waiting for the machine, which is being started already")
-                        await self._until_up()
-                        return
+                        return await self._until_up()
                     case {"error": str(error), "hint": str(hint)}:
                         raise SandboxGone(error, hint or "`org vm logs` shows more")
         except asyncio.CancelledError:
@@ -166,7 +192,7 @@ class Machine:
             raise
         raise SandboxGone("the machine's process ended", f"its log: {self.folder.log}")
 
-    async def _until_up(self) -> None:
+    async def _until_up(self) -> Way:
         deadline = asyncio.get_running_loop().time() + BOOT_S
         while (status := await self.status()).state == "starting":
             if asyncio.get_running_loop().time() > deadline:
@@ -174,18 +200,22 @@ class Machine:
             await asyncio.sleep(_POLL_S)
         if status.state != "up":
             raise SandboxGone(f"the machine `{self.name}` did not come up: {status.state}", "`org vm logs`")
+        way: Way = status.facts["way"]
+        return way
 
     async def down(self) -> bool:
-        """Let it end; one that does not is killed. Whether it was running."""
+        """Have it suspended, to be woken where it was; one that does not end is killed. Whether it was
+        running."""
         pid = self._holder()
         if pid is None:
             return False
+        seconds = _DOWN_S
         try:
-            await self._ask("down")
+            seconds = float((await self._ask("down"))["within_s"])
         except SandboxGone:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        if not await self._ended(_DOWN_S):
+        if not await self._ended(seconds):
             await self.kill()
         return True
 
@@ -203,7 +233,10 @@ class Machine:
     def reset(self) -> None:
         """Forget all that was written in the machine. Raises `Busy` when it runs."""
         self._refuse_running()
-        self.folder.overlay.unlink(missing_ok=True)
+        for path in (self.folder.overlay, self.folder.id):
+            path.unlink(missing_ok=True)
+        if self.folder.suspended.exists():
+            shutil.rmtree(self.folder.suspended)
 
     def remove(self) -> None:
         """Remove it with its disk. Raises `Busy` when it runs."""
@@ -257,6 +290,11 @@ class Machine:
             return int(os.pread(lock, 20, 0) or b"0") or None
         finally:
             os.close(lock)
+
+
+def machines_of(state: Path) -> list[Machine]:
+    """All machines, by name."""
+    return [Machine(MachineFolder(path.parent)) for path in sorted(layout.machines(state).glob("*/image"))]
 
 
 def machine_of(state: Path, name: str = DEFAULT) -> Machine:

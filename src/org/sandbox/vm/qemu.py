@@ -32,11 +32,12 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The guest's memory as a file. With `share` what the guest writes goes there; without, each machine
-    keeps what it changes to itself, and the file stays as it is. QEMU opens it for writing all the same."""
+    """The guest's memory, of its own unless there is a file. With `share` what the guest writes goes
+    there; without, each machine keeps what it changes to itself, and the file stays as it is. QEMU opens
+    it for writing all the same."""
 
-    path: str
-    share: bool
+    path: str = ""
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class MachineSpec:
 
     An empty `console` is QEMU's standard output, an empty `qmp` none. `cpu` is a model of QEMU's,
     empty for the fullest that the accelerator has; a snapshot that is to be read under KVM needs a
-    named one. With `incoming` the machine waits for a snapshot instead of booting.
+    named one. With `incoming` the machine waits for a snapshot instead of booting, and needs no kernel.
     """
 
     kernel: str
@@ -59,7 +60,7 @@ class MachineSpec:
     cpus: int = 1
     console: str = ""
     qmp: str = ""
-    memory: Memory | None = None
+    memory: Memory = Memory()
     incoming: bool = False
     append: str = ""
 
@@ -72,9 +73,8 @@ def program(arch: str) -> str:
 def argv(spec: MachineSpec) -> list[str]:
     """The whole command line, the program first. The machine has no network device."""
     arm = spec.arch == "aarch64"
-    machine = f"{'virt' if arm else 'q35'},accel={spec.accel}"
-    if spec.memory is not None:
-        machine += ",memory-backend=ram"
+    # Always so: a state says by which name its memory goes.
+    machine = f"{'virt' if arm else 'q35'},accel={spec.accel},memory-backend=ram"
     console = "ttyAMA0" if arm else "ttyS0"
     words = [program(spec.arch), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-nic", "none"]
     words += ["-machine", machine, "-cpu", spec.cpu or _fullest(spec.accel)]
@@ -82,19 +82,19 @@ def argv(spec: MachineSpec) -> list[str]:
     if spec.accel == "tcg":
         words += ["-accel", "tcg,tb-size=256" + (",thread=single" if spec.cpus == 1 else "")]
         words[words.index(machine)] = machine.replace(",accel=tcg", "")
-    words += ["-kernel", spec.kernel, "-initrd", spec.initrd]
-    words += ["-append", " ".join(filter(None, (f"console={console}", _APPEND, spec.append)))]
+    if spec.incoming:
+        words += ["-incoming", "defer"]
+    else:
+        words += ["-kernel", spec.kernel, "-initrd", spec.initrd]
+        words += ["-append", " ".join(filter(None, (f"console={console}", _APPEND, spec.append)))]
     words += ["-serial", f"file:{_escaped(spec.console)}" if spec.console else "stdio"]
-    if spec.memory is not None:
-        words += ["-object", _memory(spec.memory, spec.memory_mib)]
+    words += ["-object", _memory(spec.memory, spec.memory_mib)]
     if spec.qmp:
         words += ["-qmp", f"unix:{_escaped(spec.qmp)},server=on,wait=off"]
     for number, drive in enumerate(spec.drives):
         words += _drive(drive, f"disk{number}")
     words += ["-device", "virtio-rng-pci"]
     words += _ports(spec.ports)
-    if spec.incoming:
-        words += ["-incoming", "defer"]
     return words
 
 
@@ -103,6 +103,8 @@ def _fullest(accel: Accel) -> str:
 
 
 def _memory(memory: Memory, mib: int) -> str:
+    if not memory.path:
+        return f"memory-backend-ram,id=ram,size={mib}M"
     sharing = "share=on" if memory.share else "share=off"
     return f"memory-backend-file,id=ram,size={mib}M,mem-path={_escaped(memory.path)},{sharing}"
 

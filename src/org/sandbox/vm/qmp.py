@@ -21,6 +21,7 @@ CONNECT_S = 10.0
 _RETRY_S = 0.01
 _CHUNK = 1 << 16
 _LINE_LIMIT = 1 << 20  # bytes of one answer; QEMU's own are a few thousand
+_NO_LIMIT = 1 << 50  # bytes a second: by default QEMU writes as slowly as to another machine
 _STATE = "org-state"  # what QEMU calls the descriptor of a snapshot
 # Memory that is a file of its own is not written into the snapshot again.
 _SNAPSHOT = [{"capability": "x-ignore-shared", "state": True}, {"capability": "events", "state": True}]
@@ -32,12 +33,15 @@ def _ignored(name: str, data: Mapping[str, Any]) -> None:
 
 @asynccontextmanager
 async def connect(
-    path: Path, on_event: OnEvent = _ignored, timeout_s: float = CONNECT_S
+    path: Path,
+    on_event: OnEvent = _ignored,
+    timeout_s: float = CONNECT_S,
+    alive: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Qmp]:
     """A connection to the socket at `path`, which need not be there yet.
 
     `on_event` gets the name and the data of each event; it must not block. Raises `SandboxGone` when
-    nothing answers within `timeout_s`.
+    nothing answers within `timeout_s`, or QEMU is no longer `alive()` before.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.setblocking(False)
@@ -45,7 +49,7 @@ async def connect(
         silent = f"QEMU did not answer within {timeout_s:g} s: {path}"
         try:
             async with asyncio.timeout_at(deadline):
-                await _reach(connection, path)
+                await _reach(connection, path, alive)
         except TimeoutError as error:
             raise SandboxGone(silent) from error
         qmp = Qmp(connection, on_event)
@@ -61,8 +65,10 @@ async def connect(
             await _ended(reading)
 
 
-async def _reach(connection: socket.socket, path: Path) -> None:
+async def _reach(connection: socket.socket, path: Path, alive: Callable[[], bool]) -> None:
     while True:
+        if not alive():
+            raise SandboxGone("QEMU ended before it answered")
         try:
             await asyncio.get_running_loop().sock_connect(connection, str(path))
             return
@@ -139,6 +145,7 @@ class Qmp:
     async def _migrate(self, command: str, fd: int) -> None:
         try:
             await self.execute("migrate-set-capabilities", {"capabilities": _SNAPSHOT})
+            await self.execute("migrate-set-parameters", {"max-bandwidth": _NO_LIMIT})
             await self.execute("getfd", {"fdname": _STATE}, fd=fd)
         finally:
             os.close(fd)

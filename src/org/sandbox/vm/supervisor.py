@@ -13,61 +13,34 @@ import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from org.errors import Busy, EnvironmentProblem, OrgError, SandboxGone
+from org.errors import Busy, OrgError, SandboxGone
 from org.ports import Command
-from org.sandbox.vm import GUEST_FILES, accel, initramfs, qemu, qmp
-from org.sandbox.vm.box import boxed
+from org.sandbox.vm import saved
 from org.sandbox.vm.channel import Channel, Surroundings
-from org.sandbox.vm.gate import PATHS, Upstream
-from org.sandbox.vm.layout import ImageFolder, MachineFolder
-from org.sandbox.vm.link import Link, linked
-from org.sandbox.vm.net import Policy, Relay, relaying
+from org.sandbox.vm.console import older
+from org.sandbox.vm.gate import PATHS
+from org.sandbox.vm.layout import MachineFolder, StateFolder
+from org.sandbox.vm.plan import Plan
+from org.sandbox.vm.start import Start, Up
 from org.sandbox.vm.switch import Switch
-from org.sandbox.vm.tied import tied
-
-BOOT_S = 180.0
-"""Emulated, and beside others that want the same processors, a guest takes its time."""
 
 _LOCK_S = 1.0  # somebody who only looks holds the lock for a moment
 _POLL_S = 0.02
 _SYNC_S = 20.0
-_OFF_S = 5.0
+_DOWN_S = 60.0
+_SAVE_S = 0.02  # for each MiB of memory, on a slow disk
 _MOST_LOG = 4_194_304
-_LAST_WORDS = 4096
-_POWER_OFF = "echo u > /proc/sysrq-trigger; echo o > /proc/sysrq-trigger"
 
 Tell = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A machine to run. `folder` is the machine's, `image` an image's; `cache` is the user's cache
-    folder of this program, `memory_mib` in MiB."""
-
-    folder: str
-    image: str
-    cache: str
-    arch: str
-    memory_mib: int
-    cpus: int
-    upstream: Upstream
-
-    def as_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Plan:
-        fields = json.loads(text)
-        return cls(**fields | {"upstream": Upstream(**fields["upstream"])})
 
 
 def main() -> int:
@@ -95,163 +68,130 @@ async def supervise(plan: Plan, tell: Tell) -> None:
     it ends by itself, `EnvironmentProblem` when it cannot start."""
     folder = MachineFolder(Path(plan.folder))
     async with _holding(folder):
-        with _logging(folder.log) as log:
-            try:
-                await _Supervisor(plan, folder, log, tell).run()
-            except OrgError as error:
-                log(f"ended: {error.message}")
-                raise
-            log("down")
+        log = _Log(folder.log)
+        try:
+            await _Supervisor(plan, folder, log, tell).run()
+        except OrgError as error:
+            log(f"ended: {error.message}")
+            raise
+        log("down")
 
 
 class _Supervisor:
     def __init__(self, plan: Plan, folder: MachineFolder, log: Callable[[str], None], tell: Tell) -> None:
         self._plan = plan
         self._folder = folder
-        self._image = ImageFolder(Path(plan.image))
         self._log = log
         self._tell = tell
         self._stop = asyncio.Event()
         self._began = time.time()
+        self._seconds = 0.0
+        self._start = Start(plan, log, self._step, self._note)
+
+    def _step(self, text: str) -> None:
+        self._tell({"step": text})
+
+    def _note(self, text: str) -> None:
+        self._log(text)
+        self._tell({"note": text})
 
     async def run(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
-        async with self._qemu() as (process, walls):
-            exited = asyncio.create_task(process.wait())
-            serving = asyncio.create_task(self._serve(process, walls))
-            try:
-                await asyncio.wait({exited, serving}, return_when=asyncio.FIRST_COMPLETED)
-                if serving.done() or self._stop.is_set():
-                    await serving
-                else:
-                    raise SandboxGone(f"the machine ended (QEMU: {process.returncode}){self._last_words()}")
-            finally:
-                serving.cancel()
-                exited.cancel()
-                await asyncio.gather(serving, exited, return_exceptions=True)
+        async with AsyncExitStack() as stack:
+            up = await self._started(stack)
+            if up is not None:
+                await self._serve(up)
 
-    # -- QEMU
-
-    @asynccontextmanager
-    async def _qemu(self) -> AsyncIterator[tuple[asyncio.subprocess.Process, tuple[str, ...]]]:
-        plan, folder = self._plan, self._folder
-        self._tell({"step": "preparing the machine"})
-        if not folder.overlay.exists():
-            await make_overlay(folder.overlay, self._image.root)
-        guest = initramfs.guest_side(GUEST_FILES)
-        folder.initrd.write_bytes(initramfs.for_machine(self._image, guest))
-        chosen = await accel.choose(Path(plan.cache), self._image.kernel, plan.arch)
-        folder.console.unlink(missing_ok=True)
-        spec = qemu.MachineSpec(
-            kernel=str(self._image.kernel),
-            initrd=str(folder.initrd),
-            drives=(qemu.Drive(str(folder.overlay)),),
-            ports=(qemu.Port("org.ctl", str(folder.ctl)), qemu.Port("org.net", str(folder.net))),
-            accel=chosen,
-            arch=plan.arch,
-            memory_mib=plan.memory_mib,
-            cpus=1 if chosen == "tcg" else plan.cpus,
-            console=str(folder.console),
-            qmp=str(folder.qmp),
-        )
-        argv, walls = await boxed(qemu.argv(spec), self._image.path, folder.path, kvm=chosen == "kvm")
-        self._tell({"step": f"starting the machine ({' + '.join((chosen.upper(), *walls))})"})
-        with folder.log.open("ab") as said:
-            process = await asyncio.create_subprocess_exec(
-                *tied(argv), stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said
-            )
+    async def _started(self, stack: AsyncExitStack) -> Up | None:
+        """The machine; None when it was to go down before it was up."""
+        starting = asyncio.create_task(self._start.up(stack))
+        stopping = asyncio.create_task(self._stop.wait())
         try:
-            yield process, (chosen.upper(), *walls)
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return await starting if starting.done() else None
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-            await process.wait()
-
-    def _last_words(self) -> str:
-        """Of the guest, which is not trusted: on one line, printable."""
-        with suppress(FileNotFoundError):
-            said = self._folder.console.read_bytes()[-_LAST_WORDS:].decode(errors="replace")
-            lines = [line.strip() for line in said.splitlines() if line.strip()]
-            shown = "".join(char if char.isprintable() else "?" for char in " | ".join(lines[-6:]))
-            return f"; its last words: {shown}" if shown else ""
-        return ""
+            for task in (starting, stopping):
+                task.cancel()
+            await asyncio.gather(starting, stopping, return_exceptions=True)
 
     # -- serving
 
-    async def _serve(self, process: asyncio.subprocess.Process, walls: tuple[str, ...]) -> None:
-        async with qmp.connect(self._folder.qmp):
-            pass  # once it answers, the ports are there too
-        self._tell({"step": "waiting for the guest"})
-        policy = Policy(self._plan.upstream)
-        async with (
-            linked(self._folder.ctl, "the machine", timeout_s=BOOT_S) as link,
-            relaying(self._folder.net, policy, self._log) as relay,
-        ):
-            seconds = time.time() - self._began
+    async def _serve(self, up: Up) -> None:
+        self._seconds = time.time() - self._began
 
-            def status() -> Mapping[str, Any]:
-                return self._status(link, relay, policy, walls, seconds)
+        def status() -> Mapping[str, Any]:
+            return self._status(up)
 
-            switch = Switch(link, {"machine": status, "down": self._go_down})
-            server = await _listening(self._folder.socket, switch)
-            self._log(f"up after {seconds:.1f} s: {' + '.join(walls)}")
-            self._tell({"ready": seconds})
-            _let_go_of_starter()
-            try:
-                await self._until_stopped(link, relay)
-                await self._power_off(link, process)
-            finally:
-                self._folder.socket.unlink(missing_ok=True)
-                server.close()
-                await switch.end()
-
-    async def _until_stopped(self, link: Link, relay: Relay) -> None:
-        """Raises `SandboxGone` when the guest is gone before."""
-        relaying_on = asyncio.create_task(relay.run())
-        waiting = [asyncio.create_task(self._stop.wait()), asyncio.create_task(link.ended.wait())]
+        switch = Switch(up.link, {"machine": status, "down": self._go_down})
+        server = await _listening(self._folder.socket, switch)
+        self._log(f"up after {self._seconds:.1f} s ({up.way}): {' + '.join(up.hypervisor.walls)}")
+        self._tell({"ready": self._seconds, "way": up.way})
+        _let_go_of_starter()
         try:
-            await asyncio.wait({relaying_on, *waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._stop.is_set():
-                if relaying_on.done():
-                    await relaying_on
-                raise SandboxGone(f"the machine is gone: {link.gone}{self._last_words()}")
+            await self._until_stopped(up)
         finally:
-            for task in (relaying_on, *waiting):
-                task.cancel()
-            await asyncio.gather(relaying_on, *waiting, return_exceptions=True)
+            self._folder.socket.unlink(missing_ok=True)
+            server.close()
+            await switch.end()
+        await self._suspend(up)
 
-    async def _power_off(self, link: Link, process: asyncio.subprocess.Process) -> None:
-        """As a guest should go: its disk written. Whatever is in the way, QEMU ends after this."""
-        root = Channel(link, Surroundings(workspace="/root", user="root"))
+    async def _until_stopped(self, up: Up) -> None:
+        """Raises `SandboxGone` when the guest is gone before."""
+        relaying = asyncio.create_task(up.relay.run())
+        exited = asyncio.create_task(up.hypervisor.process.wait())
+        waiting = [asyncio.create_task(self._stop.wait()), asyncio.create_task(up.link.ended.wait())]
         try:
-            await root.exec(Command(["/bin/sync"], timeout_s=_SYNC_S))
-        except OrgError as error:
-            self._log(f"the guest did not write its disk: {error.message}")
-            return
-        with suppress(SandboxGone, TimeoutError):  # the former is what is asked for
-            async with asyncio.timeout(_OFF_S):
-                await root.exec(Command(["/bin/sh", "-c", _POWER_OFF]))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_OFF_S):
-                await process.wait()
+            await asyncio.wait({relaying, exited, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._stop.is_set():
+                if exited.done():
+                    raise up.hypervisor.ended()
+                if relaying.done():
+                    await relaying
+                raise SandboxGone(f"the machine is gone: {up.link.gone}{up.hypervisor.console.last_words()}")
+        finally:
+            for task in (relaying, exited, *waiting):
+                task.cancel()
+            await asyncio.gather(relaying, exited, *waiting, return_exceptions=True)
+
+    async def _suspend(self, up: Up) -> None:
+        """Write all that the guest is: its disk, then its memory, from which it is woken. Whatever is in
+        the way, QEMU ends after this, and the disk is what the next start begins with."""
+        state = StateFolder(self._folder.path / ".suspending")
+        try:
+            await Channel(up.link, Surroundings("/root", "root")).exec(
+                Command(["/bin/sync"], timeout_s=_SYNC_S)
+            )
+            await up.link.ping(_SYNC_S)
+            await up.links.aclose()
+            await up.hypervisor.qmp.stop()
+            shutil.rmtree(state.path, ignore_errors=True)
+            state.path.mkdir(mode=0o700)
+            await up.hypervisor.qmp.save(state.state)
+            await up.hypervisor.qmp.quit()
+            await up.hypervisor.process.wait()
+            await asyncio.to_thread(saved.seal, state, self._start.key)
+            size = state.state.stat().st_size
+            state.path.replace(self._folder.suspended)
+            self._log(f"suspended: {size >> 20} MiB")
+        except (OrgError, TimeoutError, OSError) as error:
+            self._log(f"not suspended, to be booted from its disk: {error}")
+            shutil.rmtree(state.path, ignore_errors=True)
 
     def _go_down(self) -> Mapping[str, Any]:
         self._stop.set()
-        return {}
+        return {"within_s": _DOWN_S + self._plan.memory_mib * _SAVE_S}
 
-    def _status(
-        self, link: Link, relay: Relay, policy: Policy, walls: tuple[str, ...], boot_s: float
-    ) -> Mapping[str, Any]:
-        upstream = policy.upstream
+    def _status(self, up: Up) -> Mapping[str, Any]:
+        upstream, relay, policy = self._plan.upstream, up.relay, self._start.policy
         scheme = "https" if upstream.tls else "http"
         return {
-            "walls": list(walls),
-            "image": self._image.path.name,
+            "walls": list(up.hypervisor.walls),
+            "image": Path(self._plan.image).name,
             "memory_mib": self._plan.memory_mib,
             "started": self._began,
-            "boot_s": boot_s,
-            "missing": list(Channel(link).missing),
+            "boot_s": self._seconds,
+            "way": up.way,
+            "missing": list(Channel(up.link).missing),
             "network": {
                 "device": "none",
                 "model_server": f"{scheme}://{upstream.authority}{upstream.path}",
@@ -261,19 +201,6 @@ class _Supervisor:
                 "counts": dataclasses.asdict(relay.counts),
             },
         }
-
-
-async def make_overlay(path: Path, base: Path) -> None:
-    """An empty disk over the file `base`. Raises `EnvironmentProblem`."""
-    words = ("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(path))
-    try:
-        process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
-    except OSError as error:
-        hint = "`apt-get install qemu-utils`"
-        raise EnvironmentProblem(f"cannot start `qemu-img`: {error.strerror}", hint) from error
-    _, said = await process.communicate()
-    if process.returncode:
-        raise EnvironmentProblem(f"no disk could be made: {said.decode(errors='replace').strip()}")
 
 
 async def _listening(path: Path, switch: Switch) -> asyncio.Server:
@@ -317,18 +244,18 @@ async def _locked(lock: int, folder: MachineFolder) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-@contextmanager
-def _logging(path: Path) -> Iterator[Callable[[str], None]]:
-    """What writes lines to the log; one that has grown long is set aside first."""
-    if path.exists() and path.stat().st_size > _MOST_LOG:
-        path.replace(path.with_name(f"{path.name}.1"))
-    with path.open("a", encoding="utf-8", errors="replace") as file:
+class _Log:
+    """Lines with their time; when the log has grown long it is set aside, in place of an older one."""
 
-        def log(line: str) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, line: str) -> None:
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_size > _MOST_LOG:
+                self._path.replace(older(self._path))
+        with self._path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-            file.flush()
-
-        yield log
 
 
 if __name__ == "__main__":

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,9 +16,9 @@ from org.errors import EnvironmentProblem
 from org.sandbox.vm import layout
 from org.sandbox.vm.image import recipe
 from org.sandbox.vm.layout import ImageFolder
+from org.sandbox.vm.turns import turn
 
 _MAKING = ".making-"
-_POLL_S = 0.25
 # What decides, beside the packages, what an image holds.
 _INPUTS = (
     *("image/build.py", "image/parts.py", "image/recipe.py", "image/unpack.py"),
@@ -106,19 +103,14 @@ async def making(cache: Path, what: str, on_progress: OnProgress) -> AsyncIterat
     folder = layout.images(cache)
     folder.mkdir(parents=True, exist_ok=True)
     layout.packages(cache).mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while not _locked(lock):
-            holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
-            on_progress(Progress(f"waiting for another process: {holder or 'an image is made'}"))
-            await asyncio.sleep(_POLL_S)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{what} (pid {os.getpid()})\n".encode(), 0)
+
+    def waiting(text: str) -> None:
+        on_progress(Progress(text))
+
+    async with turn(folder / ".lock", what, waiting):
         for stale in folder.glob(f"{_MAKING}*"):
             shutil.rmtree(stale)
         yield
-    finally:
-        os.close(lock)
 
 
 def folder_of(cache: Path, key: str) -> ImageFolder:
@@ -130,14 +122,6 @@ def work_folder(cache: Path, key: str) -> Path:
     work = layout.images(cache) / f"{_MAKING}{key}"
     work.mkdir(mode=0o700)
     return work
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _manifest(folder: ImageFolder) -> dict[str, Any] | None:

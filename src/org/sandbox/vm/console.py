@@ -1,0 +1,49 @@
+"""What a guest says on its console: kept, but never more than so much of it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+MOST = 1_048_576
+"""Bytes that are kept on the disk at most, in two files."""
+
+_READ = 65_536
+_LAST_WORDS = 4096
+
+
+class Console:
+    """Writes to `path`; when that is half of what may be kept, it becomes the older half."""
+
+    def __init__(self, path: Path) -> None:
+        older(path).unlink(missing_ok=True)
+        self._path = path
+        self._size = 0
+        self._end = b""
+        path.write_bytes(b"")
+
+    async def keep(self, said: asyncio.StreamReader) -> None:
+        """Until QEMU ends. What the guest says must always be read: it waits for that."""
+        while data := await said.read(_READ):
+            self.add(data)
+
+    def add(self, data: bytes) -> None:
+        self._end = (self._end + data)[-_LAST_WORDS:]
+        with suppress(OSError):  # without a place for its words, the machine goes on
+            if self._size + len(data) > MOST // 2:
+                self._path.replace(older(self._path))
+                self._size = 0
+            with self._path.open("ab") as file:
+                self._size += file.write(data)
+
+    def last_words(self) -> str:
+        """Of a guest that is not trusted: on one line, printable; empty when there are none."""
+        lines = [line.strip() for line in self._end.decode(errors="replace").splitlines() if line.strip()]
+        shown = "".join(char if char.isprintable() else "?" for char in " | ".join(lines[-6:]))
+        return f"; its last words: {shown}" if shown else ""
+
+
+def older(path: Path) -> Path:
+    """Where what was said before the file at `path` is."""
+    return path.with_name(f"{path.name}.1")

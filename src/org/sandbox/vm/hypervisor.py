@@ -1,0 +1,58 @@
+"""A QEMU that runs: behind its walls, with its control socket connected and its console kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from org.errors import SandboxGone
+from org.sandbox.vm import qemu, qmp
+from org.sandbox.vm.box import boxed
+from org.sandbox.vm.console import Console
+from org.sandbox.vm.qemu import MachineSpec
+from org.sandbox.vm.tied import tied
+
+
+@dataclass(frozen=True, slots=True)
+class Hypervisor:
+    """`walls` are what stands around the guest, the accelerator first."""
+
+    process: asyncio.subprocess.Process
+    qmp: qmp.Qmp
+    console: Console
+    walls: tuple[str, ...]
+
+    def ended(self) -> SandboxGone:
+        """What is to be raised when it ended by itself."""
+        return SandboxGone(f"the machine ended (QEMU: {self.process.returncode}){self.console.last_words()}")
+
+
+@asynccontextmanager
+async def running(
+    spec: MachineSpec, console: Path, log: Path, *, reads: Sequence[Path], writes: Sequence[Path]
+) -> AsyncIterator[Hypervisor]:
+    """Start QEMU, which ends with the block if it did not before.
+
+    The guest's console is kept at `console`, QEMU's own words are put to `log`; it sees `reads` and
+    `writes`. `spec` names the control socket. Raises `SandboxGone` when it does not answer.
+    """
+    argv, walls = await boxed(qemu.argv(spec), reads, writes, kvm=spec.accel == "kvm")
+    said = Console(console)
+    with log.open("ab") as file:
+        process = await asyncio.create_subprocess_exec(
+            *tied(argv), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=file
+        )
+    assert process.stdout is not None
+    keeping = asyncio.create_task(said.keep(process.stdout))
+    try:
+        async with qmp.connect(Path(spec.qmp), alive=lambda: process.returncode is None) as control:
+            yield Hypervisor(process, control, said, (spec.accel.upper(), *walls))
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+        await process.wait()
+        await keeping

@@ -1,0 +1,318 @@
+"""How a machine comes up: woken where it was suspended, forked from a snapshot, or booted.
+
+The first two take a fraction of a second. Whatever goes wrong with them is said, and the machine is
+booted from its disk instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from org.errors import EnvironmentProblem, OrgError, SandboxGone
+from org.ports import Command
+from org.sandbox.vm import GUEST_FILES, accel, hypervisor, initramfs, layout, qemu, saved
+from org.sandbox.vm.channel import Channel, Surroundings
+from org.sandbox.vm.hypervisor import Hypervisor
+from org.sandbox.vm.layout import ImageFolder, MachineFolder, StateFolder
+from org.sandbox.vm.link import Link, linked
+from org.sandbox.vm.net import Policy, Relay, relaying
+from org.sandbox.vm.plan import Plan
+from org.sandbox.vm.qemu import MachineSpec, Memory
+from org.sandbox.vm.turns import turn
+
+Way: TypeAlias = Literal["boot", "snapshot", "suspension"]
+
+BOOT_S = 180.0
+"""Emulated, and beside others that want the same processors, a guest takes its time."""
+
+_RESUME_S = 60.0
+_SPARE = 268_435_456  # bytes of the disk that a snapshot leaves to others
+_MAKING = ".making-"
+# Until what was started beside the agent is done: it would be done again in each fork.
+_SETTLED = """
+import os, time
+def busy():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/comm") as file:
+                if file.read() == "nft\\n":
+                    return True
+        except OSError:
+            pass
+while busy():
+    time.sleep(0.05)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A machine that answers. `links` closes its ports, QEMU then goes on without."""
+
+    hypervisor: Hypervisor
+    link: Link
+    relay: Relay
+    links: AsyncExitStack
+    way: Way
+
+
+class Start:
+    """One start of a machine. `step(text)` hears what is waited for, `note(text)` what did not go as it
+    should."""
+
+    def __init__(
+        self, plan: Plan, log: Callable[[str], None], step: Callable[[str], None], note: Callable[[str], None]
+    ) -> None:
+        self.policy = Policy(plan.upstream)
+        self.key = ""
+        """Whom a state fits that is saved of this machine; known once it is up."""
+        self._plan = plan
+        self._folder = MachineFolder(Path(plan.folder))
+        self._image = ImageFolder(Path(plan.image))
+        self._cache = Path(plan.cache)
+        self._log, self._step, self._note = log, step, note
+        self._spec = MachineSpec("", "")
+        self._initrd = b""
+
+    async def up(self, stack: AsyncExitStack) -> Up:
+        """The machine, which ends with `stack`. Raises `EnvironmentProblem`, and `SandboxGone` when it
+        does not come up."""
+        self._step("preparing the machine")
+        if not stack.enter_context(saved.held(self._image.manifest)):
+            raise EnvironmentProblem(f"the image is gone: {self._image.path}", "`org vm rm`, `org vm up`")
+        await self._prepare()
+        return await self._woken(stack) or await self._forked(stack) or await self._booted(stack)
+
+    async def _prepare(self) -> None:
+        plan, folder = self._plan, self._folder
+        self._initrd = initramfs.for_machine(self._image, initramfs.guest_side(GUEST_FILES))
+        chosen = await accel.choose(self._cache, self._image.kernel, plan.arch)
+        self._spec = qemu.MachineSpec(
+            kernel=str(self._image.kernel),
+            initrd=str(folder.initrd),
+            drives=(qemu.Drive(str(folder.overlay)),),
+            ports=(qemu.Port("org.ctl", str(folder.ctl)), qemu.Port("org.net", str(folder.net))),
+            accel=chosen,
+            arch=plan.arch,
+            memory_mib=plan.memory_mib,
+            cpus=1 if chosen == "tcg" else plan.cpus,
+            qmp=str(folder.qmp),
+        )
+        version = await accel.qemu_version(plan.arch)
+        self.key = saved.key_of(self._spec, self._image, self._initrd, version)
+
+    # -- three ways
+
+    async def _woken(self, stack: AsyncExitStack) -> Up | None:
+        state = StateFolder(self._folder.suspended)
+        if not state.path.exists():
+            return None
+        try:
+            why = saved.flaw(state, self.key)
+            if not why:
+                self._step("waking the machine")
+                # It is used once: what the guest writes from here on is newer than this memory.
+                return await self._resumed(stack, "suspension", state, Memory(), lambda: _remove(state.path))
+        except OrgError as error:
+            why = error.message
+        finally:
+            _remove(state.path)
+        self._note(f"the machine is booted from its disk instead of woken: {why}")
+        return None
+
+    async def _forked(self, stack: AsyncExitStack) -> Up | None:
+        if self._folder.overlay.exists():
+            return None
+        try:
+            snapshot = await self._snapshot(stack)
+            self._step("forking the machine")
+            await asyncio.to_thread(shutil.copyfile, snapshot.disk, self._folder.overlay)
+            try:
+                return await self._resumed(stack, "snapshot", snapshot, Memory(str(snapshot.ram)), _nothing)
+            except OrgError:
+                _remove(snapshot.path)
+                raise
+        except (OrgError, OSError) as error:
+            self._folder.overlay.unlink(missing_ok=True)
+            why = error.message if isinstance(error, OrgError) else str(error)
+            self._note(f"the machine is booted instead of forked from a snapshot: {why}")
+            return None
+
+    async def _booted(self, stack: AsyncExitStack) -> Up:
+        self._step("starting the machine")
+        self._folder.initrd.write_bytes(self._initrd)
+        if not self._folder.overlay.exists():
+            await make_overlay(self._folder.overlay, self._image.root)
+        async with AsyncExitStack() as own:
+            running = await self._running(own, self._spec)
+            self._step("waiting for the guest")
+            up = await self._met(own, running, "boot", BOOT_S)
+            stack.push_async_exit(own.pop_all())
+        return up
+
+    # -- snapshots
+
+    async def _snapshot(self, stack: AsyncExitStack) -> StateFolder:
+        """That of this kind of machine, saved if need be, and held by `stack`.
+
+        Raises `EnvironmentProblem`, `SandboxGone`, `OSError`."""
+        folder = layout.snapshots(self._cache)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        snapshot = StateFolder(folder / self.key)
+        if not self._held(stack, snapshot):
+            async with turn(folder / ".lock", "saves a snapshot", self._step):
+                if not self._held(stack, snapshot):
+                    await self._save(snapshot)
+                    self._held(stack, snapshot)
+        return snapshot
+
+    def _held(self, stack: AsyncExitStack, snapshot: StateFolder) -> bool:
+        """Whether it can be used, and is held for that."""
+        if not stack.enter_context(saved.held(snapshot.manifest)) or saved.flaw(snapshot, self.key):
+            return False
+        os.utime(snapshot.manifest)  # those that are used are kept
+        return True
+
+    async def _save(self, snapshot: StateFolder) -> None:
+        """Boot a machine that nobody has used yet, and save it as it is then. Only within the turn."""
+        for stale in snapshot.path.parent.glob(f"{_MAKING}*"):
+            _remove(stale)
+        if snapshot.path.exists():
+            self._note(f"the snapshot is saved anew: {saved.flaw(snapshot, self.key)}")
+            _remove(snapshot.path)
+        free = shutil.disk_usage(snapshot.path.parent).free
+        if free < self._plan.memory_mib * 1024**2 + _SPARE:
+            raise EnvironmentProblem(f"{free >> 20} MiB of the disk are free, too few for a snapshot")
+        work = StateFolder(snapshot.path.with_name(f"{_MAKING}{snapshot.path.name}"))
+        work.path.mkdir(mode=0o700)
+        self._step("starting a machine for the snapshot")
+        work.initrd.write_bytes(self._initrd)
+        await make_overlay(work.disk, self._image.root)
+        memory = Memory(str(work.ram), share=True)
+        drives = (qemu.Drive(str(work.disk)),)
+        spec = replace(self._spec, initrd=str(work.initrd), drives=drives, memory=memory)
+        async with AsyncExitStack() as own:
+            running = await self._running(own, spec, writes=[work.path])
+            self._step("waiting for its guest")
+            await _settle(running, self._folder.ctl)
+            self._step("saving the snapshot")
+            await running.qmp.stop()
+            await running.qmp.save(work.state)
+            await running.qmp.quit()
+            await running.process.wait()
+        work.initrd.unlink()
+        work.ram.chmod(0o600)
+        await asyncio.to_thread(saved.seal, work, self.key)
+        work.path.replace(snapshot.path)
+        self._log(f"saved the snapshot {snapshot.path.name}")
+        self._prune()
+
+    def _prune(self) -> None:
+        """Snapshots and images of other versions, which nobody comes back to, go."""
+        stood_on = self._folder.path.parent.glob("*/image")
+        used = {path.read_text().strip() for path in stood_on}
+        for folder, spare in ((layout.snapshots(self._cache), ()), (layout.images(self._cache), used)):
+            for name in saved.prune(folder, tuple(spare)):
+                self._log(f"removed, not used any more: {folder.name}/{name}")
+
+    # -- QEMU
+
+    async def _running(
+        self,
+        stack: AsyncExitStack,
+        spec: MachineSpec,
+        *,
+        reads: Sequence[Path] = (),
+        writes: Sequence[Path] = (),
+    ) -> Hypervisor:
+        folder = self._folder
+        return await stack.enter_async_context(
+            hypervisor.running(
+                spec,
+                folder.console,
+                folder.log,
+                reads=[self._image.path, *reads],
+                writes=[folder.path, *writes],
+            )
+        )
+
+    async def _resumed(
+        self,
+        stack: AsyncExitStack,
+        way: Way,
+        state: StateFolder,
+        memory: Memory,
+        loaded: Callable[[], None],
+    ) -> Up:
+        """Go on from a state; `loaded()` is called before the guest does. Raises `EnvironmentProblem`,
+        `SandboxGone`."""
+        spec = replace(self._spec, memory=memory, incoming=True)
+        writes = [Path(memory.path)] if memory.path else []
+        async with AsyncExitStack() as own:
+            running = await self._running(own, spec, writes=writes)
+            await running.qmp.load(state.state)
+            loaded()
+            await running.qmp.cont()
+            up = await self._met(own, running, way, _RESUME_S)
+            stack.push_async_exit(own.pop_all())
+        return up
+
+    async def _met(self, stack: AsyncExitStack, running: Hypervisor, way: Way, timeout_s: float) -> Up:
+        """Connect to the guest's ports, and tell it first of all what it cannot know."""
+        folder = self._folder
+        links = await stack.enter_async_context(AsyncExitStack())
+        try:
+            link = await links.enter_async_context(linked(folder.ctl, "the machine", timeout_s=timeout_s))
+            if way == "suspension":
+                await Channel(link).restored()
+            else:
+                await Channel(link).restored(machine_id=self._machine_id(), hostname=self._plan.hostname)
+            relay = await links.enter_async_context(relaying(folder.net, self.policy, self._log))
+        except SandboxGone as error:
+            raise SandboxGone(error.message + running.console.last_words(), error.hint) from error
+        return Up(running, link, relay, links, way)
+
+    def _machine_id(self) -> str:
+        with suppress(FileNotFoundError):
+            return self._folder.id.read_text().strip()
+        made = secrets.token_hex(16)
+        self._folder.id.write_text(made + "\n")
+        return made
+
+
+async def _settle(running: Hypervisor, port: Path) -> None:
+    """Until a guest that booted has nothing more to do, and nobody speaks with it."""
+    async with linked(port, "the machine", timeout_s=BOOT_S) as link:
+        root = Channel(link, Surroundings(workspace="/root", user="root"))
+        await root.python(_SETTLED, timeout_s=BOOT_S)
+        await root.exec(Command(["/bin/sync"], timeout_s=BOOT_S))
+        await link.ping(BOOT_S)
+
+
+async def make_overlay(path: Path, base: Path) -> None:
+    """An empty disk over the file `base`. Raises `EnvironmentProblem`."""
+    words = ("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(path))
+    try:
+        process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
+    except OSError as error:
+        hint = "`apt-get install qemu-utils`"
+        raise EnvironmentProblem(f"cannot start `qemu-img`: {error.strerror}", hint) from error
+    _, said = await process.communicate()
+    if process.returncode:
+        raise EnvironmentProblem(f"no disk could be made: {said.decode(errors='replace').strip()}")
+
+
+def _remove(folder: Path) -> None:
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _nothing() -> None:
+    """Nothing is to be done."""
