@@ -75,7 +75,15 @@ class Workspace:
             known = _lines(await own.asked("config", "-z", "--get-all", _FROM))
             if (place := await common(repository)) not in known:
                 await own.ask("config", "--add", _FROM, place)
-            words = ["push", "--progress", "--no-verify", "--no-follow-tags", "--no-signed"]
+            words = [
+                "-c",
+                "push.pushOption=",
+                "push",
+                "--progress",
+                "--no-verify",
+                "--no-follow-tags",
+                "--no-signed",
+            ]
             words += ["--recurse-submodules=no", "--no-force-if-includes"]
             target = [f"+{commit}:refs/remotes/host/{branch}"]
             script = ["sh", "-c", git_guest.RECEIVE, "sh", branch, self.room]

@@ -21,7 +21,8 @@ ENV = {
 # The same tree on the same parent is the same commit, date and all: what was fetched once is known again.
 _SNAPSHOT = """
 snapshot() {
-    index=$(mktemp) && rm -f "$index" || return
+    index=$1/org-index
+    rm -f "$index" "$index.lock"
     [ ! -f "$1/index" ] || cp "$1/index" "$index" || return
     GIT_INDEX_FILE=$index git -c advice.addEmbeddedRepo=false add -A || return
     tree=$(GIT_INDEX_FILE=$index git write-tree) || return
@@ -41,40 +42,62 @@ snapshot() {
 # Arguments: branch, room. What an earlier push that was killed left behind would stop this one.
 RECEIVE = """
 set -e
-[ -e .git/HEAD ] || git init -q --template= -b "$1"
+[ -e .git/HEAD ] || git init -q -b "$1"
 git config user.email > /dev/null || { git config user.name "$2"; git config user.email "$2@org.invalid"; }
 rm -rf .git/objects/incoming-* .git/objects/tmp_objdir-incoming-*
 [ ! -d .git/refs/remotes/host ] || find .git/refs/remotes/host -name '*.lock' -delete
 exec git -c core.fsync=all -c receive.shallowUpdate=true -c receive.autogc=false receive-pack .
 """
 
-# Arguments: branch. Nothing is overwritten but what is in the history of what was pushed. A switch that
-# was killed half way left `org-settling`: all that is there then is kept as a commit, and overwritten.
+# Arguments: branch. What is in the workspace is overwritten only where the history of what was pushed
+# holds it: it then counts as committed. A switch that was killed half way left `org-settling`: all that
+# lies there is then kept on a branch, and counts as committed too.
 SETTLE = (
     _SNAPSHOT
     + f"""
 new=$(git rev-parse -q --verify "refs/remotes/host/$1^{{commit}}") || exit
-[ ! -e .git/org-settling ] || rm -f .git/index.lock .git/HEAD.lock ".git/refs/heads/$1.lock"
-now=$(snapshot .git) || exit
-force=
+killed=
 if [ -e .git/org-settling ]; then
-    [ -z "$now" ] || git update-ref refs/heads/org-interrupted "$now" || exit
-    force=-f
-elif [ -n "$now" ] && git merge-base --is-ancestor "$now" "$new"; then
-    force=-f
+    killed=yes
+    rm -f .git/index.lock .git/HEAD.lock ".git/refs/heads/$1.lock"
 fi
+now=$(snapshot .git) || exit
+head=$(git rev-parse -q --verify 'HEAD^{{commit}}')
+at=$(git symbolic-ref -q HEAD) || at=$head
 old=$(git rev-parse -q --verify "refs/heads/$1^{{commit}}") || old=$new
 git merge-base --is-ancestor "$old" "$new" || exit {DIVERGED}
-if ! git symbolic-ref -q HEAD > /dev/null && [ -n "$(git rev-list -n 1 HEAD --not --branches "$new")" ]; then
+if [ "$at" = "$head" ] && [ -n "$(git rev-list -n 1 "$head" --not --branches "$new")" ]; then
     exit {DIVERGED}
 fi
-: > .git/org-settling
-sync .git/org-settling
-git -c core.fsync=all switch -q $force --no-overwrite-ignore --no-track -C "$1" "$new"
-code=$?
-[ $code = 0 ] && : > .git/org-pushed
+if [ -n "$killed" ] && [ -n "$now" ]; then
+    git update-ref refs/heads/org-interrupted "$now" || exit
+fi
+: > .git/org-settling && sync .git/org-settling || exit
+adopted=
+if [ -n "$now" ] && [ "$now" != "$head" ]; then
+    if [ -n "$killed" ] || git merge-base --is-ancestor "$now" "$new"; then
+        adopted=yes
+        rm -f .git/org-before
+        [ ! -f .git/index ] || cp .git/index .git/org-before || exit
+        git read-tree "$now" && git update-ref --no-deref HEAD "$now" || exit
+        git update-index -q --refresh
+    fi
+fi
+if git -c core.fsync=all switch -q --no-overwrite-ignore --no-track -C "$1" "$new"; then
+    : > .git/org-pushed
+    rm -f .git/org-settling .git/org-before
+    exit 0
+fi
+if [ -n "$adopted" ]; then
+    case $at in
+        refs/*) git symbolic-ref HEAD "$at" ;;
+        *) git update-ref --no-deref HEAD "$at" ;;
+    esac
+    rm -f .git/index
+    [ ! -f .git/org-before ] || mv .git/org-before .git/index
+fi
 rm -f .git/org-settling
-[ $code = 0 ] || exit {IN_THE_WAY}
+exit {IN_THE_WAY}
 """
 )
 
@@ -83,8 +106,9 @@ UPLOAD = (
     _SNAPSHOT
     + f"""
 if ! dir=$(git rev-parse --absolute-git-dir 2> /dev/null); then
-    dir=$(mktemp -d) || exit
+    dir=/tmp/org-git$(pwd | tr / -)
     trap 'rm -rf "$dir"' EXIT
+    rm -rf "$dir"
     git init -q --bare --template= "$dir" || exit
     export GIT_DIR="$dir" GIT_WORK_TREE="$PWD"
 fi

@@ -1,0 +1,513 @@
+"""Git work in and out of a workspace: with the guest's agent as a process here, and in a real machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vm_kit
+from org.errors import Busy, Conflict, EnvironmentProblem, UsageError
+from org.ports import Command
+from org.sandbox.vm import git, git_guest
+from org.sandbox.vm.git import Workspace, check_room, related, repository_of
+from org.sandbox.vm.git_host import Repository, reason
+from org.sandbox.vm.git_stream import Intake
+
+NAMED = "git config user.name ada; git config user.email ada@example.org"
+
+
+class Yard:
+    """A guest, a repository of the user's, and what is between them."""
+
+    def __init__(self, guest: vm_kit.Guest, folder: Path) -> None:
+        self.guest = guest
+        self.repo = folder / "a repository"
+        self.repo.mkdir(parents=True)
+        self.own = folder / "state" / "work.git"
+        self.workspace = Workspace(guest.channel, "work", self.own, "org")
+        self.here(f"git init -q -b main; {NAMED}; mkdir d; echo 1 > d/one; echo 2 > two; git add .")
+        self.here("git commit -q -m first")
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.repo)
+
+    def here(self, script: str) -> str:
+        return done_in(self.repo, script)
+
+    async def there(self, script: str) -> str:
+        """What a script in the workspace says, as whoever works there."""
+        async with self.guest.channel() as channel:
+            named = f"export GIT_CEILING_DIRECTORIES={self.guest.folder}; umask 022; {script}"
+            result = await channel.exec(Command(["sh", "-ec", named]))
+        assert result.exit_code == 0, result.head + result.tail
+        return (result.head + result.tail).decode().strip()
+
+    async def push(self) -> git.Pushed:
+        return await self.workspace.push(self.repository)
+
+    async def bring(self) -> git.Fetched:
+        """Fetch, and deliver to the user's repository."""
+        fetched = await self.workspace.fetch()
+        await self.workspace.deliver(self.repository)
+        return fetched
+
+    def kept(self) -> str:
+        """What our own repository holds."""
+        if not self.own.is_dir():
+            return ""
+        return done_in(self.own, "git for-each-ref; find objects -type f | sort; git fsck 2>&1")
+
+    def state(self) -> str:
+        """All of the user's repository that a fetch must leave alone."""
+        return self.here(
+            "git status --porcelain -z | tr '\\0' '\\n'; git for-each-ref refs/heads refs/tags; "
+            "cat .git/HEAD .git/config; sha256sum .git/index; ls .git"
+        )
+
+
+def done_in(folder: Path, script: str) -> str:
+    done = subprocess.run(["sh", "-ec", script], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest_asyncio.fixture
+async def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Yard]:
+    async with vm_kit.agent() as guest:
+        monkeypatch.setitem(git_guest.ENV, "GIT_CEILING_DIRECTORIES", str(guest.folder))
+        yield Yard(guest, tmp_path)
+
+
+# -- in
+
+
+async def test_a_push_makes_the_workspace_a_checkout(yard: Yard) -> None:
+    yard.here("echo later > two; echo new > 'a new one'")
+    pushed = await yard.push()
+    assert (pushed.branch, pushed.commit) == ("main", yard.here("git rev-parse HEAD"))
+    assert pushed.left == ("two", "a new one")
+    assert (
+        await yard.there("git status --porcelain; cat d/one two; git branch --show-current") == "1\n2\nmain"
+    )
+    assert await yard.there("git log --format=%H") == pushed.commit
+    await yard.there("echo more > more; git add .; git commit -q -m 'one of theirs'")
+
+
+async def test_a_push_goes_on_from_the_last(yard: Yard) -> None:
+    await yard.push()
+    yard.here("git rm -q d/one; echo 3 > three; git add .; git commit -q -m second; git switch -q -c other")
+    assert (await yard.push()).branch == "other"
+    assert await yard.there("git status --porcelain; git branch --show-current; ls") == "other\nthree\ntwo"
+    assert await yard.there("git branch --format='%(refname:short)'") == "main\nother"
+
+
+async def test_the_same_again_changes_nothing(yard: Yard) -> None:
+    first = await yard.push()
+    assert await yard.push() == first
+    assert await yard.there("git status --porcelain; git log --format=%s") == "first"
+
+
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        ("echo theirs > two", "two"),
+        ("echo theirs > three", "three"),
+        ("echo theirs > two; git add two", "two"),
+        ("echo three > .git/info/exclude; echo theirs > three", "three"),
+        ("git commit -q --allow-empty -m theirs", "has commits"),
+        ("git switch -q --detach; git commit -q --allow-empty -m theirs", "has commits"),
+    ],
+)
+async def test_work_in_the_workspace_is_not_overwritten(yard: Yard, work: str, told: str) -> None:
+    await yard.push()
+    await yard.there(work)
+    look = "git status --porcelain --ignored; cat two; cat three || :; git rev-parse HEAD; git branch"
+    before = await yard.there(look)
+    yard.here("echo ours > two; echo ours > three; git add .; git commit -q -m second")
+    with pytest.raises(Conflict, match=told) as caught:
+        await yard.push()
+    assert "org vm fetch" in caught.value.hint
+    assert await yard.there(look) == before
+
+
+async def test_other_work_in_it_stays(yard: Yard) -> None:
+    await yard.there("echo theirs > kept")
+    await yard.push()
+    await yard.there("echo theirs > two")
+    yard.here("echo 3 > three; git add .; git commit -q -m second")
+    await yard.push()
+    assert (
+        await yard.there("cat kept two three; git status --porcelain") == "theirs\ntheirs\n3\n M two\n?? kept"
+    )
+
+
+async def test_what_was_fetched_and_merged_may_be_overwritten(yard: Yard) -> None:
+    await yard.push()
+    await yard.there("echo theirs > two; echo theirs > three")
+    await yard.bring()
+    yard.here("git merge -q org/work/workspace; echo ours > two; git commit -q -a -m ours")
+    await yard.push()
+    assert await yard.there("git status --porcelain; cat two three") == "ours\ntheirs"
+    await yard.there("echo again > two")
+    yard.here("echo 4 > two; git commit -q -a -m more")
+    with pytest.raises(Conflict):
+        await yard.push()
+
+
+async def test_an_ignored_file_is_no_less_work_beside_what_may_be_overwritten(yard: Yard) -> None:
+    await yard.push()
+    await yard.there("echo theirs > two; echo three > .git/info/exclude; echo theirs > three")
+    await yard.bring()
+    yard.here("git merge -q org/work/workspace; echo 3 > three; git add .; git commit -q -m ours")
+    look = "git status --porcelain --ignored; cat two three; git rev-parse HEAD; git branch; git diff"
+    before = await yard.there(look)
+    with pytest.raises(Conflict, match="three"):
+        await yard.push()
+    assert await yard.there(look) == before
+    await yard.there("rm three")
+    await yard.push()
+    assert await yard.there("git status --porcelain; cat three; git branch --show-current") == "3\nmain"
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("rm -rf .git; git init -q", "no commit"),
+        ("git switch -q --detach", "no branch"),
+        ("rm -rf .git", "no git repository"),
+        (
+            f"rm -rf .git; git init -q --object-format=sha256; {NAMED}; git add .; git commit -q -m a",
+            "SHA-256",
+        ),
+    ],
+)
+async def test_what_cannot_be_pushed_is_refused(yard: Yard, script: str, told: str) -> None:
+    yard.here(script)
+    with pytest.raises(UsageError, match=told):
+        await yard.workspace.push(await repository_of(yard.repo))
+    assert await yard.there("ls -A") == ""
+
+
+async def test_hooks_and_settings_of_the_user_do_not_matter(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.here(
+        "printf '#!/bin/sh\\ntouch ran; exit 1' > .git/hooks/pre-push; chmod +x .git/hooks/pre-push; "
+        "cp .git/hooks/pre-push .git/hooks/reference-transaction; "
+        "git config push.pushOption told; git config push.followTags true; git config protocol.version 2; "
+        "git config remote.pushDefault gone; git config fetch.prune true; git config fetch.fsckObjects false"
+    )
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "none")
+    monkeypatch.setenv("GIT_TRACE", "1")
+    await yard.push()
+    await yard.bring()
+    assert not (yard.repo / "ran").exists()
+
+
+async def test_a_shallow_repository_goes_in_and_comes_out(yard: Yard, tmp_path: Path) -> None:
+    yard.here("git commit -q --allow-empty -m second; git commit -q --allow-empty -m third")
+    done_in(tmp_path, f"git clone -q --depth 1 'file://{yard.repo}' shallow; cd shallow; {NAMED}")
+    shallow = Repository(tmp_path / "shallow")
+    await yard.workspace.push(shallow)
+    await yard.there("echo theirs > two; git commit -q -a -m theirs")
+    await yard.workspace.fetch()
+    await yard.workspace.deliver(shallow)
+    assert done_in(shallow.path, "git log --format=%s org/work/main") == "theirs\nthird"
+
+
+# -- out
+
+
+async def test_a_fetch_brings_branches_and_leaves_the_rest_alone(yard: Yard) -> None:
+    await yard.push()
+    await yard.there("echo theirs > two; git commit -q -a -m theirs; git branch side; git tag v1")
+    yard.here("echo dirty > d/one; echo staged > three; git add three")
+    before = yard.state()
+    fetched = await yard.bring()
+    assert fetched.best == "main"
+    assert sorted(fetched.branches) == ["main", "side", "workspace"]
+    assert yard.state() == before
+    assert yard.here("git log --format=%s org/work/main") == "theirs\nfirst"
+    assert yard.here("git for-each-ref --format='%(refname)' | sort").split() == [
+        "refs/heads/main",
+        "refs/remotes/org/work/main",
+        "refs/remotes/org/work/side",
+        "refs/remotes/org/work/workspace",
+    ]
+
+
+async def test_what_is_not_committed_comes_too_and_nothing_there_changes(yard: Yard) -> None:
+    yard.here("echo left > .gitignore; git add .; git commit -q -m ignore")
+    await yard.push()
+    await yard.there("echo theirs > two; echo staged > d/one; git add d; rm d/one; echo new > 'a new one'")
+    await yard.there("echo left > left; printf '#!/bin/sh\\nexit 1' > .git/hooks/pre-commit")
+    look = "git status --porcelain --ignored; git for-each-ref refs/heads; git rev-parse HEAD; git stash list"
+    before = await yard.there(f"{look}; sha256sum .git/index; ls -A")
+    fetched = await yard.bring()
+    assert fetched.best == "workspace"
+    assert await yard.there(f"{look}; sha256sum .git/index; ls -A") == before
+    assert yard.here("git diff --name-status main org/work/workspace").split("\n") == [
+        "A\ta new one",
+        "D\td/one",
+        "M\ttwo",
+    ]
+    assert yard.here("git rev-parse org/work/workspace~") == yard.here("git rev-parse main")
+    assert (await yard.bring()).branches == fetched.branches
+
+
+async def test_a_merge_with_conflicts_comes_as_it_lies_there(yard: Yard) -> None:
+    await yard.push()
+    await yard.there(
+        "git switch -q -c side; echo a > two; git commit -q -a -m a; git switch -q main; echo b > two; "
+        "git commit -q -a -m b; git merge side || git status --porcelain | grep -q '^UU two'"
+    )
+    assert (await yard.bring()).best == "workspace"
+    assert "<<<<<<<" in yard.here("git show org/work/workspace:two")
+    yard.here("git commit -q --allow-empty -m ours")
+    with pytest.raises(Conflict):
+        await yard.push()
+
+
+@pytest.mark.parametrize("broken", ["true", "mkdir .git", "echo gitdir: /nowhere > .git"])
+async def test_a_workspace_that_is_no_repository_comes_too(yard: Yard, broken: str) -> None:
+    await yard.there(f"{broken}; echo theirs > file; mkdir below; echo 1 > below/it")
+    before = await yard.there("find . | sort")
+    fetched = await yard.bring()
+    assert fetched.best == "workspace"
+    assert not await related(yard.repository, fetched.branches["workspace"])
+    assert await yard.there("find . | sort") == before
+    assert not Path("/tmp", "org-git" + str(yard.guest.workspace).replace("/", "-")).exists()
+    assert yard.here("git ls-tree -r --name-only org/work/workspace") == "below/it\nfile"
+
+
+async def test_an_empty_workspace_is_named(yard: Yard) -> None:
+    with pytest.raises(UsageError, match="nothing in the workspace"):
+        await yard.workspace.fetch()
+    await yard.there("git init -q")
+    with pytest.raises(UsageError, match="nothing in the workspace"):
+        await yard.workspace.fetch()
+
+
+async def test_what_cannot_be_read_is_named(yard: Yard) -> None:
+    await yard.push()
+    secret = yard.guest.workspace / "secret"
+    secret.write_text("x")
+    secret.chmod(0)
+    if vm_kit.NOBODY != "65534":
+        assert secret.stat().st_uid == os.geteuid()
+    with pytest.raises(EnvironmentProblem, match="secret"):
+        await yard.workspace.fetch()
+
+
+async def test_only_where_it_was_pushed_from(yard: Yard, tmp_path: Path) -> None:
+    assert not await yard.workspace.pushed_from(yard.repository)
+    await yard.push()
+    yard.here("git worktree add -q -b other '../another place'")
+    done_in(tmp_path, "git init -q elsewhere")
+    assert await yard.workspace.pushed_from(yard.repository)
+    assert await yard.workspace.pushed_from(Repository(tmp_path / "another place"))
+    assert not await yard.workspace.pushed_from(Repository(tmp_path / "elsewhere"))
+
+
+async def test_a_branch_called_like_the_workspace_does_not_hide_it(yard: Yard) -> None:
+    await yard.push()
+    await yard.there("git branch workspace; echo theirs > two")
+    await yard.bring()
+    assert yard.here("git show org/work/workspace:two") == "theirs"
+
+
+async def test_one_at_a_time(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    await yard.push()
+    monkeypatch.setattr(git_guest, "UPLOAD", "echo > begun; sleep 600")
+    first = asyncio.create_task(yard.workspace.fetch())
+    while not (yard.guest.workspace / "begun").exists():  # noqa: ASYNC110 -- a file of another process
+        await asyncio.sleep(0.01)
+    with pytest.raises(Busy):
+        await yard.push()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+@pytest.mark.parametrize(("room", "fits"), [("room-1", True), ("a.lock", False), ("a..b", False)])
+async def test_a_room_whose_name_no_branch_can_have_is_refused(room: str, fits: bool) -> None:
+    if fits:
+        await check_room(room)
+    else:
+        with pytest.raises(UsageError):
+            await check_room(room)
+
+
+# -- a guest that lies
+
+COMMITTED = """
+import hashlib, subprocess, sys
+def put(kind, data):
+    words = ["git", "hash-object", "-t", kind, "-w", "--stdin", "--literally"]
+    return subprocess.run(words, input=data, stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+def tree(*entries):
+    return put("tree", b"".join(m.encode() + b" " + n + b"\\0" + bytes.fromhex(s) for m, n, s in entries))
+blob = lambda data: put("blob", data)
+who = b"a <a@a> 1 +0000"
+def commit(root):
+    return put("commit", b"tree %s\\nauthor %s\\ncommitter %s\\n\\nevil\\n" % (root.encode(), who, who))
+"""
+
+
+def modules(name: str, *lines: str) -> str:
+    text = "\n".join([f'[submodule "{name}"]', "path = a", *lines, ""])
+    return f'tree(("100644", b".gitmodules", blob({text.encode()!r})))'
+
+
+CONFIG = 'tree(("100644", b"config", blob(b"[core]\\nfsmonitor = touch ran\\n")))'
+CRAFTED = {
+    "git": f'tree(("40000", b".git", {CONFIG}))',
+    "case": f'tree(("40000", b".GiT", {CONFIG}))',
+    "deep": f'tree(("40000", b"d", tree(("40000", b".git", {CONFIG}))))',
+    "hfs": f'tree(("40000", ".g\\u200cit".encode(), {CONFIG}))',
+    "ntfs": f'tree(("40000", b"git~1", {CONFIG}))',
+    "link": 'tree(("120000", b".git", blob(b"/etc")))',
+    "up": f'tree(("40000", b"..", {CONFIG}))',
+    "slash": 'tree(("100644", b"../../out", blob(b"x")))',
+    "modules": 'tree(("120000", b".gitmodules", blob(b"/etc/passwd")))',
+    "url": modules("a", "url = --upload-pack=id"),
+    "dash": modules("a", "url = -uid"),
+    "name": modules("../a", "url = b"),
+    "update": modules("a", "url = b", "update = !id"),
+    "missing": f'tree(("100644", b"f", "{"ab" * 20}"))',
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+async def test_crafted_objects_are_refused(yard: Yard, name: str) -> None:
+    await yard.push()
+    await yard.workspace.fetch()
+    before = yard.kept()
+    (yard.guest.folder / "craft.py").write_text(f"{COMMITTED}\nprint(commit({CRAFTED[name]}))")
+    await yard.there(f"git update-ref refs/heads/evil $({vm_kit.PYTHON} ../craft.py)")
+    with pytest.raises(EnvironmentProblem, match="git"):
+        await yard.workspace.fetch()
+    assert yard.kept() == before
+
+
+LINE = 'line() { printf "%04x%s\n" $((${#1} + 5)) "$1"; }; id=' + "ab" * 20 + "; "
+LIES = {
+    "nothing": "true",
+    "words": "echo hello, no git here",
+    "another protocol": "line 'version 2'; printf 0000; cat > /dev/null",
+    "a delimiter": "printf 0001",
+    "endless": "cat /dev/zero",
+    "endless words": "yes 000bcafe",
+    "endless list": 'while line "$id refs/heads/x"; do :; done',
+    "endless error": "cat /dev/zero >&2",
+    "a line that is cut off": "printf '0010ab'",
+    "an error": "printf '0013ERR \\033[31mevil\\n'",
+    "control": "printf '\\033]0;evil\\007\\n' >&2; exit 3",
+    "no pack": 'line "$id refs/org/workspace"; printf "00000008NAK\\nPACKgarbage"',
+    "bad names": 'line "$id refs/heads/../../x"; line "$id refs/heads/-u"; line "$id refs/x y"; printf 0000',
+    "an object of that name": 'line "$(git rev-parse HEAD) refs/heads/../../main"; printf 0000',
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+async def test_lies_are_refused(yard: Yard, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await yard.push()
+    await yard.workspace.fetch()
+    before = yard.kept()
+    monkeypatch.setattr(git_guest, "UPLOAD", LINE + LIES[name])
+    with pytest.raises(EnvironmentProblem) as caught:
+        await yard.workspace.fetch(intake=Intake(8_000_000))
+    assert caught.value.message.isprintable()
+    assert yard.kept() == before
+
+
+async def test_too_much_is_cut_off(yard: Yard) -> None:
+    await yard.there("head -c 3000000 /dev/urandom > big")
+    with pytest.raises(EnvironmentProblem, match="more than 1,000,000 bytes"):
+        await yard.workspace.fetch(intake=Intake(1_000_000))
+    assert "pack" not in yard.kept()
+    await yard.workspace.fetch()
+    assert "pack" in yard.kept()
+
+
+@given(st.lists(st.binary(max_size=80), max_size=8), st.lists(st.integers(1, 50), max_size=40))
+def test_a_list_of_refs_may_come_in_any_pieces(lines: list[bytes], cuts: list[int]) -> None:
+    listed = b"".join(b"%04x%s" % (len(line) + 5, line + b"\n") for line in lines if line[:8] != b"version ")
+    data = listed + b"0000" + b"anything after it, not a list"
+    intake = Intake(len(data))
+    for cut in cuts:
+        piece, data = data[:cut], data[cut:]
+        intake.take(piece)
+    intake.take(data)
+    with pytest.raises(EnvironmentProblem, match="more than"):
+        intake.take(b"x")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"fatal: the remote end hung up\nerror: it is so\n", "it is so"),
+        (b"warning\rerror: a\x1b[2Jb\nfatal: c", "a[2Jb"),
+        (b"", "it did not say why"),
+    ],
+)
+def test_the_reason_is_what_says_most(said: bytes, told: str) -> None:
+    assert reason(said) == told
+
+
+# -- cut off
+
+
+async def test_a_push_that_is_cancelled_is_not_half_done(yard: Yard) -> None:
+    yard.here("head -c 20000000 /dev/urandom > big; git add .; git commit -q -m big")
+    begun = asyncio.Event()
+    pushing = asyncio.create_task(
+        yard.workspace.push(yard.repository, lambda line: begun.set() if b"Writing" in line else None)
+    )
+    async with asyncio.timeout(60):
+        await begun.wait()
+    pushing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pushing
+    assert await yard.there("ls -A; git for-each-ref") == ".git"
+    await yard.push()
+    assert (
+        await yard.there("git status --porcelain; wc -c < big; ls .git/objects | grep inc || :") == "20000000"
+    )
+
+
+async def test_a_fetch_that_is_cancelled_leaves_nothing(yard: Yard) -> None:
+    await yard.there("head -c 20000000 /dev/urandom > big")
+    begun = asyncio.Event()
+    fetching = asyncio.create_task(
+        yard.workspace.fetch(lambda line: begun.set() if b"Receiving" in line else None)
+    )
+    async with asyncio.timeout(60):
+        await begun.wait()
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    assert "pack" not in yard.kept()
+    await yard.workspace.fetch()
+
+
+async def test_a_checkout_that_was_killed_is_finished_and_nothing_lost(yard: Yard) -> None:
+    await yard.push()
+    yard.here("echo 3 > three; echo 22 > two; git add .; git commit -q -m second")
+    await yard.there("touch .git/org-settling .git/index.lock .git/HEAD.lock; printf 2 > two; echo x > three")
+    await yard.push()
+    assert (
+        await yard.there("git status --porcelain; cat two three; ls .git | grep -E 'lock|settl' || :")
+        == "22\n3"
+    )
+    assert await yard.there("git show org-interrupted:three") == "x"
