@@ -9,9 +9,9 @@ folder in the user's state folder, readable by the user alone:
     source               the path of the user's repository
     generations/COMMIT/  the files of one commit, made once and never changed
     candidate/           the work folder of the candidate, a clone of its own
-    candidate.json       which branch is edited there, and from where on
-    candidate.index      what git knows of its files
-    run/                 the supervisor's sockets, pid and logs
+    candidate.json       which branch is edited there
+    candidate-home/      what the candidate keeps: its rooms, its token
+    run/                 the supervisor's socket, pid and logs, and the sockets of the keepers
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Layout:
         return self.root / "candidate.json"
 
     @property
-    def candidate_index(self) -> Path:
-        return self.root / "candidate.index"
+    def candidate_home(self) -> Path:
+        return self.root / "candidate-home"
 
     @property
     def run(self) -> Path:
@@ -92,8 +92,9 @@ class Layout:
     def supervisor_pid(self) -> Path:
         return self.run / "pid"
 
-    def health_socket(self, colour: Colour) -> Path:
-        return self.run / f"{colour}.sock"
+    @property
+    def supervisor_log(self) -> Path:
+        return self.run / "supervisor.log"
 
     def log(self, colour: Colour) -> Path:
         return self.run / f"{colour}.log"

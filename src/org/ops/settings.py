@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from org.errors import ConfigError
 
@@ -19,7 +19,8 @@ FILE = "org.toml"
 class Settings:
     """`start` is run in the generation's worktree; `health` is a path; `ports` are current's and candidate's.
 
-    Timeouts are in seconds: how long one may take until it is healthy, and until it has drained.
+    Timeouts are in seconds: how long one may take until it is healthy, and until it has drained. `env` is
+    added to its environment. `contract` is the version of the contract that it knows, 0 for none.
     """
 
     start: tuple[str, ...]
@@ -27,6 +28,8 @@ class Settings:
     ready_timeout: float = 60.0
     drain_timeout: float = 30.0
     ports: tuple[int, int] = (7001, 7002)
+    env: Mapping[str, str] = field(default_factory=dict)
+    contract: int = 0
 
 
 def read(text: str) -> Settings:
@@ -47,6 +50,8 @@ def read(text: str) -> Settings:
         _seconds(table, "ready_timeout", known.ready_timeout),
         _seconds(table, "drain_timeout", known.drain_timeout),
         _ports(table.get("ports", known.ports)),
+        _texts(table.get("env", {})),
+        _contract(table.get("contract", known.contract)),
     )
 
 
@@ -80,6 +85,18 @@ def _ports(value: object) -> tuple[int, int]:
             if all(0 < port < 65536 and port is not True for port in (current, candidate)):
                 return current, candidate
     raise _off("ports", "must be two port numbers: current's and the candidate's")
+
+
+def _texts(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise _off("env", "must be a table of texts")
+    return dict(value)
+
+
+def _contract(value: object) -> int:
+    if isinstance(value, bool) or value not in (0, 1):
+        raise _off("contract", "must be 1, or 0 for a program that knows none")
+    return int(value == 1)
 
 
 def _off(name: str, what: str) -> ConfigError:

@@ -1,0 +1,93 @@
+"""From the files of a commit to the `Plan` of a generation: how it starts, with what, under whose name."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from org.errors import ConfigError, EnvironmentProblem
+from org.ops import family, settings
+from org.ops.layout import Colour, Layout
+from org.ops.plan import Plan, command, environment
+
+
+def make_plan(layout: Layout, colour: Colour, given: Mapping[str, str]) -> Callable[[str, Path], Plan]:
+    """What makes plans for a colour; `given` is the environment to take from. It raises `ConfigError`
+    when the files do not say how to start, `EnvironmentProblem` when they are not there."""
+
+    def make(commit: str, folder: Path) -> Plan:
+        read = settings.read(_text(folder / settings.FILE))
+        env = environment(given, colour)
+        places = {"python": sys.executable}
+        argv = command(read.start, places)
+        if read.contract:
+            env |= read.env
+        else:
+            spec = {"argv": argv, "env": dict(read.env), "health": read.health, "drain_s": read.drain_timeout}
+            argv = (sys.executable, "-P", "-m", "org.ops.splice", json.dumps(spec))
+        account, limits = None, {}
+        if colour == "candidate":
+            account, _ = account_of_candidate(layout, folder)
+            limits = family.limits_for(account)
+            env |= _home(layout, account)
+        return Plan(
+            colour=colour,
+            commit=commit,
+            folder=str(folder),
+            nonce=secrets.token_hex(8),
+            argv=argv,
+            env=env,
+            log=str(layout.log(colour)),
+            run=str(layout.run),
+            ready_s=read.ready_timeout,
+            drain_s=read.drain_timeout,
+            speaks=bool(read.contract),
+            uid=account.uid if account else -1,
+            gid=account.gid if account else -1,
+            limits=limits,
+        )
+
+    return make
+
+
+def account_of_candidate(layout: Layout, folder: Path) -> tuple[family.Account | None, str]:
+    """Whom the candidate in this folder runs as; None means as we do, and why."""
+    if os.geteuid() == 0:
+        _open_way(layout)
+    python = Path(sys.executable)
+    return family.account_for((folder, python, python.resolve(), Path(__file__).parent))
+
+
+def _open_way(layout: Layout) -> None:
+    """Let others through to the worktrees, and to nothing beside them."""
+    for closed in (layout.repo, layout.candidate, layout.run, layout.candidate_home):
+        if closed.exists():
+            closed.chmod(0o700)
+    for way in (layout.root, layout.generations):
+        if way.exists():
+            way.chmod(0o711)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no {settings.FILE} in that commit", "it has to say how a generation starts"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvironmentProblem(f"{path}: cannot be read: {error}") from error
+
+
+def _home(layout: Layout, account: family.Account | None) -> dict[str, str]:
+    """A candidate keeps its state apart: two generations never write one journal."""
+    home = layout.candidate_home
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if account is None:
+        return {"XDG_STATE_HOME": str(home)}
+    os.chown(home, account.uid, account.gid)
+    return {"HOME": str(home), "XDG_STATE_HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}

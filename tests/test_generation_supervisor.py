@@ -1,0 +1,159 @@
+"""One process that serves generations one after another, on one socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import generation_kit
+from generation_kit import Site, alive, get
+from org.errors import ExitCode, OrgError
+from org.ops import control
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with generation_kit.site(tmp_path) as made:
+        yield made
+
+
+def test_from_start_to_stop(site: Site) -> None:
+    assert site.status() == {}
+    told = site.serve(1)
+    assert get(site.port)["pid"] == told["pid"]
+    current = site.status()["current"]
+    assert (current["state"], current["commit"], current["pid"]) == ("serving", f"{1:040x}", told["pid"])
+    assert current["health"]["ok"]
+    supervisor = site.status()["supervisor"]["pid"]
+    assert control.stop(site.layout, "current")
+    assert not alive(told["pid"])
+    site.until(lambda: not alive(supervisor))
+    assert site.status() == {}
+    assert not control.stop(site.layout, "current")
+    with pytest.raises(ConnectionRefusedError):
+        get(site.port)
+
+
+def test_a_swap_and_the_same_again(site: Site) -> None:
+    first = site.serve(1)
+    second = site.serve(2)
+    assert second["old_said_draining"]
+    assert get(site.port)["pid"] == second["pid"]
+    again = site.serve(2)
+    assert (again["already"], again["pid"]) == (True, second["pid"])
+    site.until(lambda: not alive(first["pid"]))
+    assert site.status()["current"]["previous"] == f"{1:040x}"
+    assert control.swap(site.layout, *site.commit(3, "well"))
+    assert get(site.port)["commit"] == f"{3:040x}"
+
+
+def test_no_swap_when_nothing_is_served(site: Site) -> None:
+    assert not control.swap(site.layout, *site.commit(1, "well"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "message", "words"),
+    [
+        ("fail", "ended before it was healthy: exit code 3", "no such table: prices"),
+        ("mute", "not healthy after 1 s", "it said nothing"),
+        ("wrong", "says that it is 'another'", "it said nothing"),
+        ("shy", "did not take connections", "it said nothing"),
+    ],
+)
+def test_one_that_does_not_come_up_changes_nothing(site: Site, mode: str, message: str, words: str) -> None:
+    first = site.serve(1)
+    timeout = {} if mode == "fail" else {"ready_timeout": 1 if mode != "wrong" else 60}
+    with pytest.raises(OrgError, match=message) as raised:
+        site.serve(2, mode, **timeout)
+    assert words in raised.value.hint
+    assert raised.value.exit_code == ExitCode.ENVIRONMENT
+    assert get(site.port)["pid"] == first["pid"]
+    assert site.status()["current"]["commit"] == f"{1:040x}"
+
+
+def test_what_cannot_be_started_at_all(site: Site) -> None:
+    with pytest.raises(OrgError, match="exit code 127") as raised:
+        site.serve(1, start=["./missing"])
+    assert "cannot start `./missing`" in raised.value.hint
+    assert "current" not in site.status()
+
+
+def test_a_port_that_somebody_has(site: Site) -> None:
+    (site.folder / "other").mkdir()
+    other = Site(site.folder / "other")
+    other.port = site.port
+    site.serve(1)
+    with pytest.raises(OrgError, match=rf"port {site.port} is taken: pid \d+ \(") as raised:
+        other.serve(1)
+    assert raised.value.exit_code == ExitCode.BUSY
+
+
+def test_it_is_started_again_when_it_ends(site: Site) -> None:
+    first = site.serve(1)
+    os.kill(first["pid"], signal.SIGKILL)
+    site.until(lambda: site.status()["current"].get("pid", first["pid"]) != first["pid"])
+    assert get(site.port)["commit"] == f"{1:040x}"
+    assert site.status()["current"]["restarts"] == 1
+    assert "ended: SIGKILL (crash 1); again in 0.5 s" in site.notes()
+
+
+def test_the_one_before_comes_back(site: Site) -> None:
+    site.serve(1)
+    site.serve(2, "crash")
+    site.until(lambda: site.status()["current"]["trouble"] and site.status()["current"]["state"] == "serving")
+    current = site.status()["current"]
+    assert current["commit"] == f"{1:040x}"
+    assert current["trouble"].startswith(f"{2:040x}"[:12] + " crashed 3 times: ")
+    assert get(site.port)["commit"] == f"{1:040x}"
+
+
+def test_one_that_ignores_that_it_is_to_end(site: Site) -> None:
+    deaf = site.serve(1, "deaf", drain_timeout=4)
+    told = site.serve(2)
+    assert told["old_said_draining"] is False
+    (draining,) = site.status()["current"]["draining"]
+    assert (draining["pid"], draining["accepts"]) == (deaf["pid"], True)
+    site.until(lambda: not alive(deaf["pid"]))
+    assert {get(site.port)["pid"] for _ in range(5)} == {told["pid"]}
+
+
+def test_its_supervisor_is_killed(site: Site) -> None:
+    served = site.serve(1)
+    before = site.status()["supervisor"]["pid"]
+    os.kill(before, signal.SIGKILL)
+    site.until(lambda: not alive(before))
+    assert get(site.port)["pid"] == served["pid"]
+    status = site.status()
+    assert status["supervisor"]["pid"] != before
+    assert (status["current"]["pid"], status["current"]["health"]["ok"]) == (served["pid"], True)
+    told = site.serve(2)
+    assert told["old_said_draining"]
+    assert get(site.port)["pid"] == told["pid"]
+    site.until(lambda: not alive(served["pid"]))
+
+
+def test_the_supervisor_becomes_its_next_image(site: Site) -> None:
+    served = site.serve(1)
+    site.serve(2)
+    before = site.status()
+    control.reexec(site.layout)
+    after = site.status()
+    assert after["supervisor"]["pid"] == before["supervisor"]["pid"]
+    assert after["supervisor"]["image"] != before["supervisor"]["image"]
+    assert after["current"]["pid"] == before["current"]["pid"] != served["pid"]
+    assert after["current"]["previous"] == f"{1:040x}"
+    assert get(site.port)["commit"] == f"{2:040x}"
+
+
+def test_a_keeper_is_killed(site: Site) -> None:
+    served = site.serve(1)
+    stat = Path(f"/proc/{served['pid']}/stat").read_text()
+    keeper = int(stat.rpartition(")")[2].split()[1])
+    os.kill(keeper, signal.SIGKILL)
+    site.until(lambda: not alive(served["pid"]))
+    site.until(lambda: site.status()["current"]["state"] == "serving")
+    assert get(site.port)["commit"] == f"{1:040x}"
