@@ -12,11 +12,11 @@ from typing import NamedTuple, TypeAlias
 Check: TypeAlias = Callable[[str, ast.Module], list[str]]
 
 # Where something is printed. The rescue path has an edge of its own, since it may import nothing else.
-RENDERERS = ("org.cli", "org.__main__", "org.ops.__main__")
+RENDERERS = ("org.cli", "org.__main__", "org.ops.cli", "org.ops.__main__")
 # Where a process ends: what nobody expected becomes a message and an exit code here, and nowhere else.
 PROCESS_EDGES = ("org.__main__", "org.ops.__main__", "org.tools.driver", "org.sandbox.vm.warm")
 # The verb table, the lazy exports of the root, and the full screen, which plain rooms never read.
-LAZY = ("org", "org.__main__", "org.cli", "org.tui")
+LAZY = ("org", "org.__main__", "org.ops.__main__", "org.cli", "org.tui")
 # May import the standard library and `org.errors`, so that a rescue needs nothing that may be broken.
 RESCUE = ("org.ops", "org.__main__")
 

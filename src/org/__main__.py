@@ -22,6 +22,14 @@ VERBS = {
     "config": ("org.cli.config", "print each setting and where it comes from"),
     "init": ("org.cli.init", "write a commented org.toml"),
     "trust": ("org.cli.trust", "allow a folder's org.toml to widen what is allowed"),
+    "candidate": (
+        "org.ops.cli.candidate",
+        "the next version of a program: edit it, commit it, see what it changes",
+    ),
+    "promote": ("org.ops.cli.promote", "make the candidate main, and what is served"),
+    "rollback": ("org.ops.cli.rollback", "take back the newest promote"),
+    "history": ("org.ops.cli.history", "what was promoted and rolled back"),
+    "recover": ("org.ops.cli.recover", "end what a kill or a power cut interrupted"),
     "completion": ("org.cli.completion", "print a completion script for bash, zsh or fish"),
 }
 ABOUT = ("--version", "-V", "--help", "-h", "help")

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from org.errors import EnvironmentProblem, OrgError
 
@@ -86,46 +88,66 @@ class Git:
 
     def run(self, *words: str, input: str = "", env: Mapping[str, str] = {}) -> str:
         """Standard output, without the last line's end. Raises `GitFailed`."""
-        code, output = self.ask(*words, input=input, env=env)
-        return output.rstrip("\n")
+        return self.ask(*words, input=input, env=env)[1].rstrip("\n")
 
     def ask(
         self, *words: str, input: str = "", env: Mapping[str, str] = {}, fine: tuple[int, ...] = (0,)
     ) -> tuple[int, str]:
         """Exit code and standard output as it is. Raises `GitFailed` for a code that is not `fine`."""
-        code, output = self.pipe(*words, input=os.fsencode(input), env=env, fine=fine)
-        return code, os.fsdecode(output)
+        with self._start(words, env, subprocess.PIPE) as process:
+            output, said = process.communicate(os.fsencode(input))
+        self._check(words, process.returncode, said, fine)
+        return process.returncode, os.fsdecode(output)
 
-    def pipe(
-        self, *words: str, input: bytes = b"", env: Mapping[str, str] = {}, fine: tuple[int, ...] = (0,)
-    ) -> tuple[int, bytes]:
-        """The same in bytes."""
+    def bring(self, objects: Path, commit: str, known: Sequence[str], env: Mapping[str, str] = {}) -> None:
+        """Take in a commit with all that it needs from somebody else's folder of objects, once checked.
+
+        That folder is only read: no configuration, reference, hook or graft of where it comes from counts.
+        `known` are commits that are here already. Raises `GitFailed` for objects that are damaged or missing.
+        """
+        packing = ("pack-objects", "--revs", "--thin", "--delta-base-offset", "--stdout", "--quiet")
+        checking = ("index-pack", "--stdin", "--fix-thin", "--strict")
+        quoted = str(objects).replace("\\", "\\\\").replace('"', '\\"')
+        theirs = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"', **env}
+        wanted = "".join(f"{line}\n" for line in (commit, *(f"^{old}" for old in known)))
+        with tempfile.TemporaryFile(dir=self.folder) as pack:
+            with self._start(packing, theirs, pack) as process:
+                _, said = process.communicate(wanted.encode())
+            self._check(packing, process.returncode, said)
+            pack.seek(0)
+            with self._start(checking, {}, subprocess.PIPE, pack) as process:
+                _, said = process.communicate()
+            self._check(checking, process.returncode, said)
+
+    def _start(
+        self,
+        words: Sequence[str],
+        env: Mapping[str, str],
+        output: int | IO[bytes],
+        input: int | IO[bytes] = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
         try:
-            done = subprocess.run(
+            return subprocess.Popen(
                 ["git", *_OPTIONS, *words],
-                input=input,
-                capture_output=True,
+                stdin=input,
+                stdout=output,
+                stderr=subprocess.PIPE,
                 env=clean_environment() | {"GIT_DIR": str(self.folder), **env},
                 cwd="/",
                 pass_fds=(self.lock,) if self.lock >= 0 else (),
-                check=False,
             )
         except FileNotFoundError:
             raise _missing() from None
-        if done.returncode not in fine:
-            said = done.stderr.decode(errors="replace").strip().replace("\n", "; ")
-            raise GitFailed(
-                f"`git {words[0]}` failed in {self.folder}: {said or f'exit code {done.returncode}'}",
-                code=done.returncode,
-            )
-        return done.returncode, done.stdout
+
+    def _check(self, words: Sequence[str], code: int, said: bytes, fine: tuple[int, ...] = (0,)) -> None:
+        if code not in fine:
+            why = said.decode(errors="replace").strip().replace("\n", "; ") or f"exit code {code}"
+            raise GitFailed(f"`git {words[0]}` failed in {self.folder}: {why}", code=code)
 
     def create(self) -> None:
-        """Make the repository, empty. An interrupted one is not there: it appears whole."""
-        fresh = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
-        Git(fresh, self.lock).run("init", "--quiet", "--bare", "--template=", "--initial-branch=main")
-        (fresh / "config").write_text(CONFIG, encoding="utf-8")
-        fresh.rename(self.folder)
+        """Make the repository, empty."""
+        self.run("init", "--quiet", "--bare", "--template=", "--initial-branch=main")
+        self.restore()
 
     def restore(self) -> None:
         """Undo what others wrote into the folder that Git would act upon."""

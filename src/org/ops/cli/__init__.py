@@ -1,0 +1,1 @@
+"""The verbs of generations, one a file: parse, call, say."""

@@ -1,0 +1,64 @@
+"""How these verbs take their words and say what came of it: lines for a person, or one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from org.errors import Conflict, ExitCode, OrgError, UsageError
+
+JSON_VERSION = 1
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in the one form that errors have here; every verb takes `--debug`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_argument("--debug", action="store_true", help="print whole tracebacks")
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"`{self.prog} --help` explains it")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`reason` is one word for programs; `lines` go to standard output, `notes` to standard error."""
+
+    reason: str
+    lines: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+def give(as_json: bool, act: Callable[[], Answer]) -> int:
+    """Do what was asked and say what came of it, an expected error among it; gives the exit code."""
+    try:
+        answer = act()
+    except OrgError as error:
+        if not as_json:
+            raise
+        code = ExitCode(error.exit_code)
+        files = {"files": list(error.files)} if isinstance(error, Conflict) else {}
+        _print_json(code, code.name.lower(), {"message": error.message, "hint": error.hint, **files})
+        return code
+    if as_json:
+        _print_json(ExitCode.DONE, answer.reason, answer.details)
+        return ExitCode.DONE
+    for line in answer.notes:
+        print(f"org: {line}", file=sys.stderr)
+    for line in answer.lines:
+        print(line)
+    return ExitCode.DONE
+
+
+def _print_json(code: ExitCode, reason: str, details: Mapping[str, object]) -> None:
+    print(json.dumps({"v": JSON_VERSION, "code": int(code), "reason": reason, **details}))

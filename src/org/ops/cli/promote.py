@@ -1,0 +1,42 @@
+"""`org promote`: the candidate becomes main, and what is served."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from org.ops import control, fitness, program
+from org.ops.cli.answer import Answer, Parser, add_json, give
+from org.ops.program import Program
+from org.ops.promote import promote
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="org promote",
+        description="Move main to the merge of the candidate that passed the gate, and serve it without"
+        " losing a request. The gate is run first when it was not.",
+    )
+    made.add_argument(
+        "branch", metavar="BRANCH", nargs="?", default="", help="default: the one in the folder"
+    )
+    add_json(made)
+    return made
+
+
+def run(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+    return give(args.json, lambda: _promote(program.find(Path(), os.environ), args.branch))
+
+
+def _promote(here: Program, branch: str) -> Answer:
+    program.require(here)
+    done = promote(here, branch, fitness.run, control.swap)
+    details = {"number": done.number, "commit": done.commit, "before": done.before, "branch": done.branch}
+    lines = (
+        f"promote {done.number}: main is at {done.commit[:12]}, with {done.branch}",
+        "what is served was swapped" if done.swapped else "nothing is served, so nothing was swapped",
+        f"into your checkout: {here.pull}",
+    )
+    return Answer("promoted", lines, done.notes, {**details, "swapped": done.swapped, "pull": here.pull})

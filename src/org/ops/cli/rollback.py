@@ -1,0 +1,40 @@
+"""`org rollback`: the newest promote is taken back."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from org.ops import control, program
+from org.ops.cli.answer import Answer, Parser, add_json, give
+from org.ops.program import Program
+from org.ops.rollback import rollback
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="org rollback",
+        description="Take back the newest promote that stands, by a commit on top of main, and serve what"
+        " was before. Nothing is lost: the candidate can be promoted again.",
+    )
+    add_json(made)
+    return made
+
+
+def run(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+    return give(args.json, lambda: _rollback(program.find(Path(), os.environ)))
+
+
+def _rollback(here: Program) -> Answer:
+    program.require(here)
+    done = rollback(here, control.swap)
+    lines = (
+        f"rollback {done.number}: main is at {done.commit[:12]}, without promote {done.of.number}"
+        f" ({done.of.branch})",
+        "what is served was swapped" if done.swapped else "nothing is served, so nothing was swapped",
+        f"into your checkout: {here.pull}",
+    )
+    details = {"number": done.number, "commit": done.commit, "before": done.before, "of": done.of.number}
+    return Answer("rolled-back", lines, (), {**details, "swapped": done.swapped, "pull": here.pull})

@@ -1,0 +1,101 @@
+"""The candidate becomes main: the very merge that the gate passed, on the very main that it was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from org.errors import Inconclusive, OrgError, Stale
+from org.ops import candidate, merges, refs, steps, sync, verdicts
+from org.ops.git import Git
+from org.ops.history import History
+from org.ops.merges import Gate
+from org.ops.program import Program
+from org.ops.refs import Refs
+from org.ops.steps import Move, Swap
+
+Judge: TypeAlias = Callable[[Program, Gate], Mapping[str, object]]
+"""Tries the merge of a gate and gives its verdict. It takes minutes, and is run without the lock."""
+
+Verdict: TypeAlias = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """`swapped` says whether a running current was replaced; `notes` what else was done on the way."""
+
+    number: int
+    commit: str
+    before: str
+    branch: str
+    swapped: bool
+    notes: tuple[str, ...]
+
+
+def promote(program: Program, branch: str, judge: Judge, swap: Swap) -> Promoted:
+    """Promote a branch, the one in the work folder when it is empty; the gate is run unless it was.
+
+    Raises `Stale` when main is not what was judged, `Inconclusive` and `OrgError` for a verdict that is no
+    pass, `Conflict`, `Busy`.
+    """
+    with program.hold("promote") as git:
+        notes = [steps.finish(program, git, swap)]
+        known = refs.read(git)
+        notes.append(sync.take_in(program, git, known))
+        known, told = sync.current(git)
+        gate = merges.prepare(git, known, told, branch or candidate.branch_of(program))
+        known_verdict = verdicts.read(git, gate.merge)
+        if known_verdict is not None:
+            return _land(program, git, told, gate, known_verdict, swap, tuple(filter(None, notes)))
+        _refuse_stale(git, known, gate)
+    verdict = judge(program, gate)
+    with program.hold("promote") as git:
+        verdicts.record(git, gate.merge, verdict)
+        known, told = sync.current(git)
+        if known.main.commit != gate.main:
+            raise _stale(gate)
+        return _land(program, git, told, gate, verdict, swap, tuple(filter(None, notes)))
+
+
+def _land(
+    program: Program,
+    git: Git,
+    told: History,
+    gate: Gate,
+    verdict: Verdict,
+    swap: Swap,
+    notes: tuple[str, ...],
+) -> Promoted:
+    _require_pass(gate, verdict)
+    move = Move("promote", gate.main, gate.merge)
+    swapped = steps.carry_out(steps.steps(program, git, move, swap))
+    return Promoted(len(told.promotes) + 1, gate.merge, gate.main, gate.branch, swapped, notes)
+
+
+def _require_pass(gate: Gate, verdict: Verdict) -> None:
+    why = f": {verdict['why']}" if verdict.get("why") else ""
+    match verdict.get("verdict"):
+        case "pass":
+            return
+        case "inconclusive":
+            raise Inconclusive(
+                f"the gate could not decide on {gate.branch}{why}", "`org fitness` tries again"
+            )
+        case _:
+            raise OrgError(f"{gate.branch} has failed the gate{why}", "`org candidate edit`, then try again")
+
+
+def _refuse_stale(git: Git, known: Refs, gate: Gate) -> None:
+    """A pass on another main is no reason to judge again unasked: the user should know of it."""
+    for earlier in merges.gates(known, gate.branch):
+        verdict = verdicts.read(git, earlier.merge)
+        if verdict is not None and verdict.get("verdict") == "pass":
+            raise _stale(earlier)
+
+
+def _stale(gate: Gate) -> Stale:
+    return Stale(
+        f"main has moved since {gate.branch} passed the gate on {gate.main[:12]}",
+        "`org fitness` judges again",
+    )

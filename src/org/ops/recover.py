@@ -1,0 +1,28 @@
+"""After a kill or a power cut: what was begun is ended, or was not begun. Doing it again does nothing."""
+
+from __future__ import annotations
+
+from org.errors import EnvironmentProblem
+from org.ops import candidate, steps, sync, tags, worktrees
+from org.ops.git import GitFailed
+from org.ops.program import Program
+from org.ops.steps import Swap
+
+
+def recover(program: Program, swap: Swap) -> tuple[str, ...]:
+    """Gives what had to be done, a line each. Raises `Busy`, and `EnvironmentProblem` for what is damaged."""
+    locks = program.locks()
+    with program.hold("recover") as git:
+        done = [f"removed a stale lock: {path.name}" for path in locks]
+        done.append(steps.finish(program, git, swap))
+        done += [f"made the tag {name} again" for name in tags.rebuild(git, *sync.current(git))]
+        left = worktrees.tidy(program.layout) + candidate.tidy(program)
+        done += [f"removed what was half made: {name}" for name in left]
+        try:
+            git.run("fsck", "--no-dangling", "--no-progress")
+        except GitFailed as error:
+            raise EnvironmentProblem(
+                f"the repository is damaged: {error.message}",
+                f"your own one has the same commits: move {program.layout.root} away and begin anew",
+            ) from error
+    return tuple(filter(None, done))

@@ -1,0 +1,40 @@
+"""The newest promote that stands is taken back, by a commit on top: nothing is lost, and it can come again.
+
+This is the rescue path: it looks at nothing but our own repository.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from org.errors import OrgError
+from org.ops import merges, steps, sync
+from org.ops.history import Promote
+from org.ops.program import Program
+from org.ops.steps import Move, Swap
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    number: int
+    commit: str
+    before: str
+    of: Promote
+    swapped: bool
+
+
+def rollback(program: Program, swap: Swap) -> RolledBack:
+    """Take back the newest promote. Raises `OrgError` when none stands, `Conflict`, `Busy`.
+
+    A move that was interrupted is not finished first, for that may be what fails: this one's own steps
+    make everything follow from main.
+    """
+    with program.hold("rollback") as git:
+        known, told = sync.current(git)
+        if not told.standing:
+            raise OrgError("there is no promote to roll back", "`org history` tells what was done")
+        promote = told.standing[-1]
+        commit = merges.revert(git, told, promote)
+        move = Move("rollback", known.main.commit, commit)
+        swapped = steps.carry_out(steps.steps(program, git, move, swap))
+        return RolledBack(len(told.rollbacks) + 1, commit, move.before, promote, swapped)

@@ -1,0 +1,45 @@
+"""What the gate said of a merge, kept as a Git note on that very commit: canonical JSON, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from org.errors import EnvironmentProblem
+from org.ops.git import Git
+
+_NOTES = ("notes", "--ref=refs/notes/org")
+
+
+def record(git: Git, merge: str, verdict: Mapping[str, object]) -> str:
+    """Keep a verdict in place of an earlier one; gives its digest.
+
+    `verdict` holds at least `verdict` (`pass`, `fail` or `inconclusive`); `merge` is set here.
+    """
+    text = canonical({**verdict, "merge": merge})
+    git.run(*_NOTES, "add", "--force", "--file=-", merge, input=text)
+    return digest(text)
+
+
+def read(git: Git, merge: str) -> dict[str, object] | None:
+    """The verdict on exactly this merge, or None."""
+    code, text = git.ask(*_NOTES, "show", merge, fine=(0, 1))
+    if code:
+        return None
+    try:
+        verdict = json.loads(text)
+    except ValueError:
+        verdict = None
+    if not isinstance(verdict, dict) or verdict.get("merge") != merge:
+        raise EnvironmentProblem(f"the verdict on {merge} cannot be read", "`org fitness` makes a new one")
+    return verdict
+
+
+def canonical(verdict: Mapping[str, object]) -> str:
+    """One text for one value: sorted keys, no blanks, no NaN."""
+    return json.dumps(verdict, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
