@@ -63,12 +63,16 @@ class Guest:
 
 @asynccontextmanager
 async def agent(user: int | None = None) -> AsyncIterator[Guest]:
-    """An agent; with `user` it runs as that one, and can enforce what that one may."""
+    """An agent; with `user` it runs as that one, and can enforce what that one may. At `<folder>/jobs` it
+    takes what is to run in the workspaces of the folder."""
     with open_folder() as folder:
         path = folder / "ctl"
         if user is not None:
             os.chown(folder, user, user)
-        async with _running([str(SOURCE / "agent.py"), f"ctl={path}", "net="], path, user) as process:
+        worker = NOBODY if user is None else str(user)
+        terms = [f"jobs={folder}/jobs", f"server={worker}", f"worker={worker}", f"workspaces={folder}"]
+        words = [str(SOURCE / "agent.py"), f"ctl={path}", "net=", *terms]
+        async with _running(words, path, user) as process:
             yield Guest(process, path, folder)
 
 

@@ -287,5 +287,5 @@ def source(text: str) -> str | socket.socket:
         os.unlink(text)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(text)
-    listener.listen(16)  # hosts that are to be served one after the other
+    listener.listen(128)  # who comes when there is no room left is turned away by the kernel
     return listener
