@@ -68,6 +68,7 @@ async def test_bytes_that_are_hardly_http(tmp_path: Path) -> None:
         request("POST", "/rooms/main/messages", {"text": "@parrot hello"}, idempotency_key="k"),
         request("POST", "/rooms/main/members", {"person": "bob"}),
         request("PUT", "/rooms/main/members/me/mode", {"mode": "group"}),
+        request("POST", "/v1/chat/completions", {"model": "org/main/calc", "messages": [], "n": 1}),
     ]
     async with site(tmp_path) as server:
         await server.ask("POST", "/rooms", {"id": "main"})

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from org.chat.room import Room
+from org.compose import Opening
 from org.events import CallFinished, Event, Stepped, Stopped, TurnEnded
 from org.messages import Usage
+from org.serve.forks import Forks
 from org.serve.hub import Hub
 from org.serve.logs import write_logs
 from org.serve.metrics import Metrics
@@ -125,8 +127,9 @@ async def test_what_models_make_up_does_not_grow_the_figures(tmp_path: Path) -> 
     for event in events:
         metrics.event(event)
     metrics.request("BREW", "", 405, 0.1)
-    async with Hub(settings_in(tmp_path), rooms_with(parrots)) as hub:
-        text = metrics.text(hub)
+    settings = settings_in(tmp_path)
+    async with Hub(settings, rooms_with(parrots)) as hub, Forks(settings, Opening()) as forks:
+        text = metrics.text(hub, forks)
     assert 'org_tool_calls_total{tool="other",outcome="unknown_tool"} 9\n' in text
     assert 'org_tool_calls_total{tool="sh",outcome="ok"} 1\n' in text
     assert 'org_tokens_total{kind="prompt"} 10\n' in text

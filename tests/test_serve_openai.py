@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from command import DEADLINE_S, Home, served
 from engine import Engine
-from serve_kit import Answer, ask
+from org.messages import Usage
+from org.serve.completions import COMMENT, Asked
+from org.serve.dialogue import Piece
+from org.serve.openai import Outcome, Reply, Tell
+from serve_kit import Answer, Client, Parrot, ask, request, site
 
 pytestmark = pytest.mark.engine
+
+Scripted: TypeAlias = Callable[..., AbstractAsyncContextManager[Engine]]
 
 HELLO = "Hello, world. This is plain text, in small pieces."
 AGAIN = "And hello again."
@@ -207,6 +218,38 @@ async def test_what_is_no_request(desk: Desk, body: bytes, status: int) -> None:
     assert set(answer.json["error"]) == {"message", "type", "param", "code"}
 
 
+JUNK = st.text(st.sampled_from("@#:`\n codergui\x00\x1b\u2028é\ud800"), max_size=60)
+PARTS = st.lists(st.builds(lambda text: {"type": "text", "text": text}, JUNK), max_size=3)
+ROLES = st.sampled_from(["user", "assistant", "system", "tool"])
+HISTORY = st.lists(st.fixed_dictionaries({"role": ROLES, "content": JUNK | PARTS | st.none()}), max_size=4)
+MESSAGES = HISTORY | HISTORY.map(lambda history: [*history, {"role": "user", "content": "hi"}])
+OPTIONS = st.fixed_dictionaries(
+    {"model": st.sampled_from(["org/main", "org/main/coder", "org/main/calc"]), "messages": MESSAGES},
+    optional={
+        "stream": st.booleans() | st.none() | JUNK,
+        "max_tokens": st.integers(-1, 5),
+        "seed": st.integers() | st.floats(),
+        "stop": JUNK | st.lists(JUNK),
+        "metadata": st.dictionaries(st.sampled_from(["room", "x"]), JUNK),
+        "temperature": st.floats(),
+    },
+)
+
+
+@given(OPTIONS)
+@settings(max_examples=80)
+def test_whatever_is_asked_is_answered_or_refused(desk: Desk, body: dict[str, Any]) -> None:
+    answer = asyncio.run(desk.post(body))
+    assert answer.status in (200, 400, 404), answer.body
+    if answer.status != 200:
+        assert set(answer.json["error"]) == {"message", "type", "param", "code"}
+    elif body.get("stream"):
+        assert answer.body.endswith(b"data: [DONE]\n\n")
+        assert b'"error"' not in answer.body
+    else:
+        assert isinstance(answer.json["choices"][0]["message"]["content"], str)
+
+
 async def test_other_addresses_below_v1(desk: Desk) -> None:
     for method, path, status in (("POST", "/v1/embeddings", 404), ("DELETE", "/v1/models", 405)):
         answer = await ask(desk.port, method, path, {}, token=desk.token)
@@ -248,3 +291,166 @@ def test_llm(desk: Desk, tmp_path: Path) -> None:
             check=False,
         )
         assert done.stdout.startswith(f"coder: {HELLO}\n\nguide: "), done.stderr
+
+
+# -- when things go wrong, or end
+
+
+async def test_a_client_that_hangs_up_ends_what_it_asked_for(desk: Desk) -> None:
+    body = {"model": "org/main/coder", "messages": told("forever"), "stream": True}
+    async with await Client.connect(desk.port) as client:
+        client.send(request("POST", "/v1/chat/completions", body, token=desk.token))
+        await client.head()
+        await client.part()
+    await metric(desk, 'org_exchanges_total{reason="interrupted"} 1')
+
+
+async def metric(desk: Desk, line: str) -> None:
+    """Wait until the server counts that."""
+    async with asyncio.timeout(DEADLINE_S):
+        while line not in (await ask(desk.port, "GET", "/metrics", token=desk.token)).body.decode():
+            pass
+
+
+def told(script: str) -> Any:
+    return [{"role": "system", "content": f"[[{script}]]"}, *turns("hi")]
+
+
+@asynccontextmanager
+async def alone(folder: Path, base: str, model: str, extra: str = "") -> AsyncIterator[Desk]:
+    """A server of one's own."""
+    home = Home(folder / "home", base, model)
+    home.roster({"coder": ("agent", "hello")}, extra)
+    home.env["TMPDIR"] = str(folder)
+    with served(home) as running:
+        yield Desk(home, *running)
+
+
+async def test_a_model_server_that_dies(tmp_path: Path, scripted: Scripted) -> None:
+    script = {"hello": ["The clock: \x1etick tock "]}
+    async with scripted(script) as engine, alone(tmp_path, engine.base_url, engine.model) as desk:
+        body = {"model": "org/main/coder", "messages": turns("hi"), "stream": True}
+        async with await Client.connect(desk.port) as client:
+            client.send(request("POST", "/v1/chat/completions", body, token=desk.token))
+            assert (await client.head())[0] == 200
+            said = await client.part()
+            engine.kill()
+            while part := await client.part():
+                said += part
+        *_, error, done, rest = said.split(b"\n\n")
+        assert (done, rest) == (b"data: [DONE]", b"")
+        assert json.loads(error.removeprefix(b"data: "))["error"]["type"] == "server_error"
+        for stream in (False, True):  # now it is gone before the first byte
+            with pytest.raises(openai.InternalServerError) as raised:
+                await asyncio.to_thread(desk.say, "hi", stream=stream)
+            assert raised.value.status_code == 502
+            assert engine.base_url.removesuffix("/v1") in raised.value.message
+
+
+async def test_without_a_model_server_and_a_model(tmp_path: Path) -> None:
+    async with alone(tmp_path, "http://127.0.0.1:9/v1", "") as desk:
+        with pytest.raises(openai.InternalServerError, match=r"127\.0\.0\.1:9") as raised:
+            await asyncio.to_thread(desk.say, "hi")
+    assert raised.value.status_code == 503
+
+
+async def test_what_is_asked_before_the_end_is_answered(tmp_path: Path, scripted: Scripted) -> None:
+    async with scripted({"hello": [HELLO]}) as engine, alone(tmp_path, engine.base_url, engine.model) as desk:
+        engine.freeze()
+        async with await Client.connect(desk.port) as client:
+            body = {"model": "org/main/coder", "messages": turns("hi")}
+            client.send(request("POST", "/v1/chat/completions", body, token=desk.token))
+            await metric(desk, "org_forks_open 1")
+            desk.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(DEADLINE_S):
+                while await accepts(desk.port):
+                    pass
+            engine.thaw()
+            answer = await client.answer()
+        assert answer.json["choices"][0]["message"]["content"] == HELLO
+        assert answer.headers["connection"] == "close"
+        assert await asyncio.to_thread(desk.process.wait, DEADLINE_S) == 0
+
+
+async def accepts(port: int) -> bool:
+    try:
+        async with await Client.connect(port):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
+@pytest.mark.sandbox
+async def test_tools_run_in_the_room(tmp_path: Path, engine: Engine) -> None:
+    async with alone(tmp_path, engine.base_url, engine.model) as desk:
+        body = {"model": "org/main/coder", "messages": told("talk-tool")}
+        message = (await desk.post(body)).json["choices"][0]["message"]
+        assert message["content"] == "Let me look.\n\nNothing special there."
+        assert message["reasoning_content"] == "[sh `ls -la .`]"
+        assert "tool_calls" not in message
+        events = (await desk.post(body | {"stream": True})).body
+        assert b"tool_calls" not in events
+        assert [name for name in os.listdir(tmp_path) if name.startswith("org-")] == []
+
+
+@pytest.mark.sandbox
+async def test_nobody_is_there_to_approve(tmp_path: Path, engine: Engine) -> None:
+    async with alone(tmp_path, engine.base_url, engine.model, '[tools]\nsh = "ask"\n') as desk:
+        answer = await desk.post({"model": "org/main/coder", "messages": told("tool")})
+        choice = answer.json["choices"][0]
+        assert choice["message"] == {
+            "role": "assistant",
+            "content": "The command printed hi.",
+            "refusal": None,
+        }
+        await metric(desk, 'org_tool_calls_total{tool="sh",outcome="unattended"} 1')
+
+
+async def test_a_model_is_chosen_once_it_is_needed(tmp_path: Path, engine: Engine) -> None:
+    async with alone(tmp_path, engine.base_url, "") as desk:
+        assert (await desk.post({"model": "org/main", "messages": turns("hi")})).status == 200
+
+
+# -- in a room that is there
+
+
+async def test_a_live_room_is_joined(tmp_path: Path) -> None:
+    async with site(tmp_path, lambda: [Parrot(), Parrot("echo")]) as server:
+        await server.ask("POST", "/rooms", {"id": "main"})
+        body = {"model": "org/main", "messages": turns("old", "words", "new"), "metadata": {"room": "main"}}
+        answer = await server.ask("POST", "/v1/chat/completions", body)
+        content = answer.json["choices"][0]["message"]["content"]
+        assert content.startswith("parrot: heard: new\n\necho: heard: heard: new")
+        transcript = (await server.ask("GET", "/rooms/main/transcript")).json["events"]
+        posted = [event["message"]["content"] for event in transcript if event["type"] == "posted"]
+        assert posted[:2] == ["new", "heard: new"]
+        to_one = await server.ask("POST", "/v1/chat/completions", body | {"model": "org/main/echo"})
+        assert to_one.json["choices"][0]["message"]["content"].startswith("heard: new")
+        gone = await server.ask("POST", "/v1/chat/completions", body | {"model": "org/main/nobody"})
+        assert (gone.status, gone.json["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_silence_is_filled_with_comments() -> None:
+    heard = asyncio.Event()
+    sent: list[bytes] = []
+
+    async def talk(tell: Tell) -> Outcome:
+        await heard.wait()
+        tell(Piece("content", "at last"))
+        return Outcome("stop", Usage())
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message.get("body", b""))
+        if sent[-1] == COMMENT:  # a second one: the first goes with the head of the answer
+            heard.set()
+
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    asked = Asked("org/main", "", (), stream=True)
+    await Reply(asked, talk, keep_alive_s=0.01)({"type": "http", "path": "/v1/"}, receive, send)
+    text = b"".join(sent)
+    assert text.count(COMMENT) >= 2
+    assert b"id:" not in text
+    assert text.index(COMMENT) < text.index(b"at last") < text.index(b"[DONE]")

@@ -41,6 +41,8 @@ class _Voice:
     """What it has said something of."""
     told: set[Kind] = field(default_factory=set)
     """Of what something was told."""
+    held: dict[Kind, str] = field(default_factory=dict)
+    """Blanks that count only if more comes."""
     ended: bool = False
 
 
@@ -74,11 +76,14 @@ class Telling:
                 self._end(name, f"[{describe(event.call)}]", "reasoning_content")
             case TurnEnded(participant=name) if self._tells(name):
                 self._end(name, event.text, "content")
-                if event.status == "failed":
-                    self._end(name, f"[failed: {event.detail}]", "reasoning_content")
             case _:
                 pass
         return list(self._take())
+
+    def remark(self, text: str) -> Piece:
+        """Something about what was said, beside it."""
+        gap = "\n\n" if "reasoning_content" in self._began else ""
+        return Piece("reasoning_content", f"{gap}[{text}]")
 
     def _tells(self, name: str) -> bool:
         return not self._only or name == self._only
@@ -92,11 +97,12 @@ class Telling:
 
     def _say(self, name: str, kind: Kind, text: str) -> None:
         voice = self._voice(name)
-        if kind not in voice.begun:
-            text = text.lstrip()
-        if text:
+        text = voice.held.pop(kind, "") + text if kind in voice.begun else text.lstrip()
+        shown = text.rstrip()
+        voice.held[kind] = text[len(shown) :]
+        if shown:
             voice.begun.add(kind)
-            voice.pieces.append(Piece(kind, text))
+            voice.pieces.append(Piece(kind, shown))
 
     def _end(self, name: str, text: str, kind: Kind) -> None:
         """A step is over, in which that was said, as it streamed or only now."""

@@ -70,6 +70,11 @@ class Forks:
         """Who is in such a room."""
         return self._settings.participants
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._taken)
+
     @asynccontextmanager
     async def open(
         self,

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from org.events import CallFinished, Event, Stepped, Stopped, TurnEnded
+from org.serve.forks import Forks
 from org.serve.hub import Hub
 
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
@@ -76,7 +77,7 @@ class Metrics:
         if not route.endswith("/events"):
             self._request_seconds.setdefault(route, Histogram()).add(seconds)
 
-    def text(self, hub: Hub) -> str:
+    def text(self, hub: Hub, forks: Forks) -> str:
         """Everything, and how the rooms stand now."""
         opened = [served for served in hub.served if served.session is not None]
         members = [member for served in opened for member in served.state.members.values()]
@@ -107,6 +108,7 @@ class Metrics:
             lines += histogram.lines("org_http_request_seconds", f'route="{route}"')
         lines += [
             *_gauge("org_rooms_open", "rooms that are open here", len(opened)),
+            *_gauge("org_forks_open", "rooms that answer OpenAI's clients now", forks.count),
             *_gauge("org_turns_running", "turns that run now", turns),
             *_gauge("org_messages_queued", "messages not read yet", sum(len(m.unread) for m in members)),
             *_gauge("org_readers", "event streams that are read", sum(s.stream.readers for s in hub.served)),
@@ -115,11 +117,11 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
 
-def metrics_endpoint(metrics: Metrics, hub: Hub) -> Callable[[Request], Awaitable[Response]]:
+def metrics_endpoint(metrics: Metrics, hub: Hub, forks: Forks) -> Callable[[Request], Awaitable[Response]]:
     """`GET /metrics`."""
 
     async def endpoint(request: Request) -> Response:
-        return PlainTextResponse(metrics.text(hub), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(metrics.text(hub, forks), media_type="text/plain; version=0.0.4")
 
     return endpoint
 

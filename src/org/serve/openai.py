@@ -92,7 +92,7 @@ class OpenAi:
     async def complete(self, request: Request) -> Response:
         asked = read_asked(await read_body(request))
         talk = self._joined(asked) if asked.room else self._forked(asked)
-        return Answer(asked, talk, self._keep_alive_s)
+        return Reply(asked, talk, self._keep_alive_s)
 
     # -- in a room of its own
 
@@ -183,11 +183,13 @@ class _Hearing:
         """Raises `ModelError` when there is no answer because models failed."""
         if stopped.reason == "failed" and not (self._answered or self._cut):
             raise ModelError(self._failure or stopped.detail)
+        if self._failure:
+            self._tell(self._telling.remark(self._failure))
         limited = stopped.reason in ("turns", "seconds", "tokens", "tools", "interrupted")
         return Outcome("length" if limited or self._cut else "stop", self._usage)
 
 
-class Answer(Response):
+class Reply(Response):
     """A completion, as a stream or whole. A client that leaves ends it."""
 
     def __init__(self, asked: Asked, talk: Talk, keep_alive_s: float) -> None:
@@ -222,7 +224,7 @@ class Answer(Response):
         except OrgError as error:
             return error
         content, reasoning = ("".join(parts) for parts in texts.values())
-        body = encode(self._heading.whole(content.strip(), reasoning, outcome.finish, outcome.usage))
+        body = encode(self._heading.whole(content, reasoning, outcome.finish, outcome.usage))
         head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": body})

@@ -21,6 +21,11 @@ def _object(*optional: str, **fields: Schema) -> Schema:
     return made | ({"required": required} if required else {})
 
 
+def _open(*required: str, **fields: Schema) -> Schema:
+    """An object with these fields, and with others that do not matter."""
+    return {"type": "object", "properties": fields, "required": list(required)}
+
+
 def _list(of: Schema) -> Schema:
     return {"type": "array", "items": of}
 
@@ -62,8 +67,8 @@ REFUSALS = {
 }
 
 
-def _operation(id: str, about: str, answers: dict[str, Schema], **more: Any) -> Schema:
-    refusals = {str(status): _json(text, _ref("Error")) for status, text in REFUSALS.items()}
+def _operation(id: str, about: str, answers: dict[str, Schema], error: str = "Error", **more: Any) -> Schema:
+    refusals = {str(status): _json(text, _ref(error)) for status, text in REFUSALS.items()}
     return {"operationId": id, "summary": about, "responses": answers | refusals, **more}
 
 
@@ -81,8 +86,64 @@ _MODE = TEXT | {"pattern": "^(group|direct:.+|file:.+)$"}
 _ROOM = {"200": _json("the room", _ref("Room"))}
 _NEW_ROOM = {"201": _json("the room", _ref("Room"))}
 
+_PARTS = _list(_open("type", "text", type={"const": "text"}, text=TEXT))
+_CONTENT: Schema = {"anyOf": [TEXT, _PARTS]}
+_MODEL_ID = TEXT | {"pattern": "^org/main(/[a-z][a-z0-9_-]{0,31})?$"}
+_MESSAGE: Schema = {
+    "anyOf": [
+        _open("role", "content", role={"enum": ["system", "developer", "user"]}, content=_CONTENT),
+        _open("role", role={"const": "assistant"}, content=_nullable(_CONTENT)),
+    ]
+}
+
+
+def _number(least: int, most: int, kind: Schema = WHOLE) -> Schema:
+    return _nullable(kind | {"minimum": least, "maximum": most})
+
+
+_ASKED = _open(
+    *("model", "messages"),
+    model=_MODEL_ID,
+    messages=_list(_MESSAGE) | {"minItems": 1, "description": "the last one is the user's"},
+    stream=_nullable(YES_NO),
+    stream_options=_nullable(_open(include_usage=_nullable(YES_NO))),
+    temperature=_number(0, 2, NUMBER),
+    top_p=_number(0, 1, NUMBER),
+    max_tokens=_number(1, 2**31 - 1),
+    max_completion_tokens=_number(1, 2**31 - 1),
+    seed=_number(-(2**63), 2**63 - 1),
+    stop=_nullable({"anyOf": [TEXT, _list(TEXT | {"minLength": 1}) | {"maxItems": 4}]}),
+    metadata=_nullable(_open(room=_nullable(TEXT | {"description": "the id of a room to speak in"}))),
+)
+
 SCHEMAS: dict[str, Schema] = {
     "Error": _object(error=_object(message=TEXT, hint=TEXT)),
+    "OpenAiError": _open(
+        "error",
+        error=_open("message", message=TEXT, type=TEXT, param=_nullable(TEXT), code=_nullable(TEXT)),
+    ),
+    "Model": _object(id=TEXT, object={"const": "model"}, created=WHOLE, owned_by=TEXT),
+    "Completion": _open(
+        *("id", "object", "created", "model", "choices", "usage"),
+        id=TEXT,
+        object={"const": "chat.completion"},
+        created=WHOLE,
+        model=TEXT,
+        choices=_list(
+            _open(
+                *("index", "message", "finish_reason"),
+                index=WHOLE,
+                message=_open("content", role={"const": "assistant"}, content=TEXT, reasoning_content=TEXT),
+                finish_reason={"enum": ["stop", "length"]},
+            )
+        ),
+        usage=_open(
+            *("prompt_tokens", "completion_tokens", "total_tokens"),
+            prompt_tokens=WHOLE,
+            completion_tokens=WHOLE,
+            total_tokens=WHOLE,
+        ),
+    ),
     "Event": {
         "type": "object",
         "properties": {"v": WHOLE, "type": TEXT},
@@ -229,6 +290,45 @@ PATHS: dict[str, dict[str, Schema]] = {
             {"200": _json("the mode", _object(mode=TEXT))},
             parameters=[_ID, _NAME],
             requestBody=_body(_object(mode=TEXT | {"description": "`group`, `direct:NAME` or `file:PATH`"})),
+        )
+    },
+    "/v1/models": {
+        "get": _operation(
+            "openai_models",
+            "the room and its participants, as OpenAI's clients see them",
+            {"200": _json("models", _object(object={"const": "list"}, data=_list(_ref("Model"))))},
+            "OpenAiError",
+        )
+    },
+    "/v1/models/org/main": {
+        "get": _operation(
+            "openai_room", "the room as a model", {"200": _json("a model", _ref("Model"))}, "OpenAiError"
+        )
+    },
+    "/v1/models/org/main/{name}": {
+        "get": _operation(
+            "openai_participant",
+            "a participant as a model",
+            {"200": _json("a model", _ref("Model"))},
+            "OpenAiError",
+            parameters=[_NAME],
+        )
+    },
+    "/v1/chat/completions": {
+        "post": _operation(
+            "openai_complete",
+            "an answer to a conversation, in OpenAI's form",
+            {
+                "200": {
+                    "description": "the answer, or an event stream of its pieces",
+                    "content": {
+                        "application/json": {"schema": _ref("Completion")},
+                        "text/event-stream": {"schema": TEXT},
+                    },
+                }
+            },
+            "OpenAiError",
+            requestBody=_body(_ASKED),
         )
     },
 }

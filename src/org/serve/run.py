@@ -142,7 +142,7 @@ async def _signals(server: drain.Server) -> AsyncIterator[None]:
 def _application(serving: Serving, hub: Hub, forks: Forks, health: Health, metrics: Metrics) -> ASGIApp:
     routes = [
         Route("/", page_endpoint()),
-        Route("/metrics", metrics_endpoint(metrics, hub)),
+        Route("/metrics", metrics_endpoint(metrics, hub, forks)),
         *OpenAi(hub, forks).routes(),
     ]
     app = make_app(Api(hub, health), [*routes, *serving.more_routes(hub)])
