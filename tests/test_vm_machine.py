@@ -19,8 +19,7 @@ from machine_kit import MEMORY, UP_S, Owner, processes_of, until
 from org.compose import choose_place
 from org.errors import EnvironmentProblem, ExitCode, SandboxGone, UsageError
 from org.ports import Command
-from org.sandbox.limits import Limits
-from org.sandbox.proof import prove
+from org.sandbox.proof.machine import prove_machine
 from org.sandbox.vm.place import VirtualMachine
 
 pytestmark = pytest.mark.vm
@@ -235,9 +234,8 @@ async def test_files_pass_both_ways_and_none_from_outside(place: VirtualMachine)
 
 
 async def test_its_walls_hold_and_the_model_server_is_reached(owner: Owner, place: VirtualMachine) -> None:
-    probes = await prove(place, Limits(memory=MEMORY), apart=True)
-    assert [probe for probe in probes if not probe.held] == []
-    assert len(probes) == 13
+    proof = await prove_machine(owner.machine, place, "")
+    assert [probe for probe in proof.probes if not probe.held] == []
     code, answer = await said(place, "curl -sS http://127.0.0.1:11434/v1/models")
     assert (code, json.loads(answer)) == (0, {"data": [{"id": "only"}]})
     answer = (await said(place, "curl -s -d '{}' http://127.0.0.1:11434/api/pull"))[1]

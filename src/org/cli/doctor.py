@@ -22,26 +22,33 @@ from org import __version__
 from org.cli.choose import has_engine, no_server
 from org.cli.models import offer_of
 from org.cli.options import Parser
-from org.cli.style import Style, table
+from org.cli.style import Style
+from org.cli.walls import as_json as walls_as_json
+from org.cli.walls import as_lines
 from org.compose import Servers, choose_place, list_models
 from org.config import Settings, is_loopback, load
 from org.errors import EnvironmentProblem, ExitCode, ModelError, ServerUnreachable
 from org.sandbox.limits import Limits
-from org.sandbox.proof import Probe, prove
+from org.sandbox.local import GUEST_MARKER
+from org.sandbox.proof import Proof, prove
+from org.sandbox.proof.inside import prove_inside, virtual_machine
+from org.sandbox.proof.machine import prove_machine
+from org.sandbox.vm.machine import machine_of
 from org.sandbox.vm.place import VirtualMachine
-from org.wording import clean, duration, one_line
+from org.wording import clean, duration
 
 JSON_VERSION = 1
 LITTLE_SPACE = 1024**3
 """Bytes of free disk below which there is a warning."""
 
-Status: TypeAlias = Literal["ok", "note", "warning", "missing"]
+Status: TypeAlias = Literal["ok", "note", "warning", "missing", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `missing` is something without which the tools cannot work;
-    `hint`, where there is something to do about it, may have several lines."""
+    """One thing that was looked at. `missing` is something without which a room cannot work, `failed` a
+    wall that the settings require and that is not there; `hint`, where there is something to do about
+    it, may have several lines."""
 
     section: str
     status: Status
@@ -51,27 +58,36 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`probes` are the attempts on the sandbox's walls, none when there is no sandbox."""
+    """`proof` is what came of the attacks on the walls, empty when there is no sandbox."""
 
     findings: tuple[Finding, ...]
-    probes: tuple[Probe, ...]
+    proof: Proof
 
     @property
     def exit_code(self) -> ExitCode:
-        if not all(probe.held for probe in self.probes):
+        statuses = {finding.status for finding in self.findings}
+        if self.proof.fell or "failed" in statuses:
             return ExitCode.FAILED
-        if any(finding.status == "missing" for finding in self.findings):
+        if "missing" in statuses:
             return ExitCode.ENVIRONMENT
-        return ExitCode.DONE
+        return ExitCode.DONE if self.proof.held else ExitCode.INCONCLUSIVE
 
 
 def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="org doctor",
         description="Try what a room needs: the model server, the sandbox's walls (attacked from inside),"
-        " the disk. Exit code 1: a wall does not hold; 7: there is no sandbox, or no place for rooms.",
+        " the disk. Exit code 1: a wall does not hold, or one that the settings require is not there;"
+        " 7: there is no model server, no sandbox, or no place for rooms; 3: an attempt proves nothing.",
     )
     made.add_argument("--sandbox", metavar="PLACE", help="the place to try: auto, vm, bubblewrap or local")
+    made.add_argument("--base", metavar="URL", help="the model server")
+    made.add_argument(
+        "--inside",
+        action="store_true",
+        help="in a virtual machine: prove that only the model server is reached",
+    )
+    made.add_argument("--all", action="store_true", help="show every attempt, also those that were held")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 
@@ -79,23 +95,28 @@ def parser() -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     """Print what was found; the exit code says whether walls and places are as they must be."""
     args = parser().parse_args(argv)
-    settings = load(cwd=Path(), flags={"sandbox.place": args.sandbox}, env=os.environ)
-    report = asyncio.run(examine(settings, sys.stderr))
+    flags = {"sandbox.place": args.sandbox, "base": args.base}
+    settings = load(cwd=Path(), flags=flags, env=os.environ)
+    report = asyncio.run(examine(settings, sys.stderr, inside=args.inside or GUEST_MARKER.exists()))
     if args.json:
         print(as_json(report))
     else:
-        print(as_text(report, Style.for_stream(sys.stdout, os.environ)))
+        print(as_text(report, Style.for_stream(sys.stdout, os.environ), every=args.all))
     return report.exit_code
 
 
-async def examine(settings: Settings, terminal: TextIO) -> Report:
+async def examine(settings: Settings, terminal: TextIO, *, inside: bool) -> Report:
     """Look at everything; what takes long is said on `terminal` when it is one."""
     async with _saying("asking the model server", terminal):
         models = [finding async for finding in _models(settings)]
-    async with _saying("attacking the sandbox's walls from inside", terminal):
-        place, probes = await _sandbox(settings)
-    findings = (*models, place, *_state(settings.places.state), *_python(), *_settings(settings))
-    return Report(findings, probes)
+    if inside:
+        async with _saying("trying to get out of this virtual machine", terminal):
+            place, proof = await _inside(settings)
+    else:
+        async with _saying("attacking the sandbox's walls from inside", terminal):
+            place, proof = await _sandbox(settings)
+    findings = (*models, *place, *_state(settings.places.state), *_python(), *_settings(settings))
+    return Report(findings, proof)
 
 
 def as_json(report: Report) -> str:
@@ -103,17 +124,18 @@ def as_json(report: Report) -> str:
         "version": JSON_VERSION,
         "exit_code": report.exit_code,
         "findings": [dataclasses.asdict(finding) for finding in report.findings],
-        "probes": [dataclasses.asdict(probe) for probe in report.probes],
+        **walls_as_json(report.proof),
     }
     return json.dumps(document, indent=1)
 
 
-def as_text(report: Report, style: Style) -> str:
+def as_text(report: Report, style: Style, *, every: bool = False) -> str:
     marks = {
         "ok": style.green("ok      "),
         "note": "note    ",
         "warning": style.yellow("warning "),
         "missing": style.red("MISSING "),
+        "failed": style.red("FAILED  "),
     }
     lines: list[str] = []
     for section in dict.fromkeys(finding.section for finding in report.findings):
@@ -123,26 +145,8 @@ def as_text(report: Report, style: Style) -> str:
                 lines.append(f"  {marks[finding.status]}{clean(finding.text)}")
                 lines += [f"          {style.dim(clean(hint))}" for hint in finding.hint.splitlines()]
         if section == SANDBOX:
-            lines += _walls(report.probes, style)
+            lines += as_lines(report.proof, style, every=every)
     return "\n".join(lines[1:])
-
-
-def _walls(probes: tuple[Probe, ...], style: Style) -> Iterator[str]:
-    rows = [
-        ("  held" if probe.held else "  NOT HELD", probe.wall, probe.name, one_line(probe.detail, 100))
-        for probe in probes
-    ]
-    if not rows:
-        return
-    lines = table(("  WALL", "KIND", "ATTEMPT", "WHAT CAME OF IT"), rows, style).splitlines()
-    yield lines[0]
-    for line, probe in zip(lines[1:], probes, strict=True):
-        yield style.green(line[:10]) + line[10:] if probe.held else style.red(line)
-    through = sum(not probe.held for probe in probes)
-    if through:
-        yield style.red(f"  {through} of {len(probes)} attempts got through")
-    else:
-        yield style.green(f"  all {len(probes)} attempts were held")
 
 
 # -- what is looked at
@@ -158,7 +162,7 @@ async def _models(settings: Settings) -> AsyncIterator[Finding]:
         client, models = await list_models(settings)
     except ServerUnreachable as error:
         problem = no_server(error, settings)
-        yield Finding(MODELS, "warning", problem.message, problem.hint)
+        yield Finding(MODELS, "missing", problem.message, problem.hint)
         return
     except ModelError as error:
         yield Finding(MODELS, "warning", error.message, error.hint)
@@ -188,7 +192,7 @@ def _model_file(path: Path) -> Finding:
     return Finding(MODELS, "ok", f"model file: `{path}` ({path.stat().st_size / 1e9:.1f} GB)")
 
 
-async def _sandbox(settings: Settings) -> tuple[Finding, tuple[Probe, ...]]:
+async def _sandbox(settings: Settings) -> tuple[list[Finding], Proof]:
     chosen, source = settings.sandbox.place, settings.sources["sandbox.place"]
     with tempfile.TemporaryDirectory(prefix="org-doctor-") as scratch:
         try:
@@ -196,14 +200,65 @@ async def _sandbox(settings: Settings) -> tuple[Finding, tuple[Probe, ...]]:
                 settings, Path(scratch), unsafe_local=chosen == "local", in_machine="doctor"
             )
             if sandbox is None:
-                return Finding(SANDBOX, "missing", f"commands run {place}", "until then tools are off"), ()
-            probes = await prove(sandbox, Limits(), apart=isinstance(sandbox, VirtualMachine))
+                return [
+                    Finding(SANDBOX, "missing", f"commands run {place}", "until then tools are off")
+                ], Proof()
+            if isinstance(sandbox, VirtualMachine):
+                machine = machine_of(settings.places.state)
+                proof = await prove_machine(machine, sandbox, settings.api_key(settings.base))
+            else:
+                proof = await prove(sandbox, Limits(), outwards=chosen != "local")
         except EnvironmentProblem as error:
-            return Finding(SANDBOX, "missing", error.message, error.hint), ()
+            return [_no_place(settings, error)], Proof()
     text = f"place: {chosen} ({source}): commands run {place}"
     if chosen == "local":
-        return Finding(SANDBOX, "warning", text, "a room takes this place only with `--unsafe-local`"), probes
-    return Finding(SANDBOX, "ok" if all(probe.held for probe in probes) else "warning", text), probes
+        hint = "a room takes this place only with `--unsafe-local`"
+        return [Finding(SANDBOX, "warning", text, hint)], proof
+    found = [Finding(SANDBOX, "ok" if proof.held else "warning", text)]
+    if isinstance(sandbox, VirtualMachine):
+        return [*found, *_emulator(settings, proof)], proof
+    return [*found, *_around()], proof
+
+
+def _no_place(settings: Settings, error: EnvironmentProblem) -> Finding:
+    """A place that is not there is worse where the settings require one."""
+    required = settings.sandbox.require
+    if not required:
+        return Finding(SANDBOX, "missing", error.message, error.hint)
+    words = f"sandbox.require = {json.dumps(required)} ({settings.sources['sandbox.require']})"
+    return Finding(SANDBOX, "failed", f"{words}: {error.message}", error.hint)
+
+
+def _emulator(settings: Settings, proof: Proof) -> Iterator[Finding]:
+    """Whether QEMU has a wall of its own, which counts where it emulates: that alone is no boundary."""
+    accel, *others = proof.stands
+    if "bubblewrap" in others:
+        return
+    required = settings.sandbox.require == "vm"
+    hint = "`apt-get install bubblewrap`, then `org vm down` and `org vm up`"
+    if accel == "TCG":
+        status: Status = "failed" if required else "warning"
+        yield Finding(SANDBOX, status, "TCG alone is not a boundary: QEMU is not in a box", hint)
+    else:
+        yield Finding(SANDBOX, "warning", "QEMU is not in a box: nothing is behind the machine's wall", hint)
+
+
+def _around() -> Iterator[Finding]:
+    if kind := virtual_machine():
+        text = f"this is itself a virtual machine: {kind}"
+        yield Finding(SANDBOX, "note", text, "`org doctor --inside` tries what can be reached from it")
+
+
+async def _inside(settings: Settings) -> tuple[list[Finding], Proof]:
+    kind = virtual_machine()
+    try:
+        proof = await prove_inside(settings.base)
+    except EnvironmentProblem as error:
+        return [Finding(SANDBOX, "missing", error.message, error.hint)], Proof()
+    what = f"this virtual machine ({kind})" if kind else "this machine, which is no virtual one by all signs"
+    text = f"{what}, from inside: only {settings.base} may be reached"
+    hint = "" if proof.held else "`org vm harden --print` prints rules that see to it"
+    return [Finding(SANDBOX, "ok" if proof.held and kind else "warning", text, hint)], proof
 
 
 def _state(folder: Path) -> Iterator[Finding]:
