@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vm_kit
-from org.errors import Busy, Conflict, EnvironmentProblem, UsageError
+from guest import image
+from machine_kit import MEMORY, Owner, processes_of
+from org.errors import Busy, Conflict, EnvironmentProblem, ExitCode, UsageError
 from org.ports import Command
 from org.sandbox.vm import git, git_guest
 from org.sandbox.vm.git import Workspace, check_room, related, repository_of
 from org.sandbox.vm.git_host import Repository, reason
 from org.sandbox.vm.git_stream import Intake
+from org.sandbox.vm.place import VirtualMachine
 
 NAMED = "git config user.name ada; git config user.email ada@example.org"
 
@@ -511,3 +515,185 @@ async def test_a_checkout_that_was_killed_is_finished_and_nothing_lost(yard: Yar
         == "22\n3"
     )
     assert await yard.there("git show org-interrupted:three") == "x"
+
+
+# -- in a real machine
+
+vm = pytest.mark.vm
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def made() -> None:
+    await image()
+
+
+@pytest.fixture(scope="module")
+def owner(made: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+    """With a machine that is up; the folder that they work in is a repository."""
+    one = Owner(tmp_path_factory.mktemp("vm git"))
+    done_in(one.project, f"git init -q -b main; {NAMED}; echo 1 > one; git add .; git commit -q -m first")
+    one.up()
+    yield one
+    assert one.vm("rm", "-y").returncode == 0
+    assert processes_of(one.machine) == []
+
+
+def there(owner: Owner, script: str, *words: str) -> str:
+    done = owner.vm("exec", *words, "--", "sh", "-ec", script)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().strip()
+
+
+def kept(owner: Owner) -> str:
+    return done_in(owner.folder / "state" / "org" / "fetched", "find . -type f ! -name '*.lock' | sort")
+
+
+@vm
+def test_a_thousand_files_go_in_and_come_out(owner: Owner) -> None:
+    for number in range(1000):
+        path = owner.project / f"a folder/{number % 10}/{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{number}\n" * 20)
+    done_in(owner.project, "git add .; git commit -q -m 'a thousand'; echo later > one")
+    pushed = owner.vm("push", "--room", "thousand")
+    assert pushed.returncode == 0, pushed.stderr
+    assert pushed.stderr.decode() == "not committed, and so left behind: one\n"
+    assert b"`thousand` is at main" in pushed.stdout
+    words = ("--room", "thousand")
+    there(owner, 'test -z "$(git status --porcelain)"; echo theirs > one; git commit -q -a -m theirs', *words)
+    there(owner, "echo more > more", *words)
+    fetched = owner.vm("fetch", "--room", "thousand")
+    assert fetched.returncode == 0, fetched.stderr
+    assert b"`git merge org/thousand/workspace` takes it" in fetched.stdout
+    assert done_in(owner.project, "git diff --name-only main org/thousand/workspace") == "more\none"
+    done_in(owner.project, "git checkout -q one; git merge -q org/thousand/workspace")
+    assert owner.vm("push", "--room", "thousand").returncode == 0
+    assert there(owner, "git status --porcelain; git rev-parse HEAD", *words) == done_in(
+        owner.project, "git rev-parse HEAD"
+    )
+
+
+@vm
+def test_without_a_repository_it_says_how_to_go_on(owner: Owner, tmp_path: Path) -> None:
+    there(owner, "echo made > made", "--room", "alone")
+    fetched = owner.vm("fetch", "--room", "alone")
+    assert b"`git init FOLDER && org vm fetch --room alone FOLDER`" in fetched.stdout
+    done_in(tmp_path, "git init -q 'a new one'")
+    fetched = owner.vm("fetch", "--room", "alone", str(tmp_path / "a new one"))
+    assert f"`git -C '{tmp_path}/a new one' merge org/alone/workspace`" in fetched.stdout.decode()
+    assert done_in(tmp_path / "a new one", "git merge -q org/alone/workspace; cat made") == "made"
+
+
+@vm
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("push", "absent"), ExitCode.USAGE),
+        (("push", "--room", "../x"), ExitCode.USAGE),
+        (("fetch", "--room", "a.lock"), ExitCode.USAGE),
+        (("fetch", "--room", "never-used"), ExitCode.USAGE),
+        (("push", "--name", "another"), ExitCode.ENVIRONMENT),
+    ],
+)
+def test_words_that_are_off_are_refused(owner: Owner, words: tuple[str, ...], code: ExitCode) -> None:
+    assert owner.vm(*words).returncode == code
+
+
+@vm
+def test_work_in_the_way_is_a_conflict(owner: Owner) -> None:
+    there(owner, "echo theirs > one", "--room", "taken")
+    done = owner.vm("push", "--room", "taken")
+    assert done.returncode == ExitCode.CONFLICT
+    assert b"changes that would be lost: one" in done.stderr
+    assert there(owner, "cat one", "--room", "taken") == "theirs"
+
+
+@vm
+async def test_a_new_room_keeps_what_was_pushed_and_the_next_does_not(owner: Owner) -> None:
+    assert owner.vm("push", "--room", "begun").returncode == 0
+    place = VirtualMachine(owner.machine, "begun", memory=MEMORY)
+    await place.clear()
+    assert "one" in there(owner, "ls", "--room", "begun")
+    await place.clear()
+    assert there(owner, "ls -A", "--room", "begun") == ""
+
+
+@vm
+def test_progress_is_shown_and_drives_no_terminal(owner: Owner) -> None:
+    assert owner.vm("push", "--room", "shown").returncode == 0
+    hook = "#!/bin/sh\nprintf '\\033]0;evil\\0077%% of \\033[2Jall\\r' >&2\nsleep 0.3\nexec \"$@\"\n"
+    script = "cat > /etc/evil; chmod +x /etc/evil; git config --system uploadpack.packObjectsHook /etc/evil"
+    assert owner.vm("exec", "--root", "--", "sh", "-c", script, stdin=hook.encode()).returncode == 0
+    try:
+        with owner.terminal("vm", "fetch", "--room", "shown") as terminal:
+            terminal.wait_for("evil7% of [2Jall")
+            terminal.wait_for("takes it")
+            assert terminal.exit_code() == 0
+            assert "\x1b]0;" not in terminal.raw
+            assert "\x1b[2J" not in terminal.raw
+    finally:
+        there(owner, "rm /etc/evil; git config --system --unset uploadpack.packObjectsHook", "--root")
+
+
+LYING = """#!/bin/sh
+case "$*" in *upload-pack*) %s ;; esac
+exec /usr/bin/git "$@"
+"""
+
+
+@vm
+@pytest.mark.parametrize(
+    ("lie", "told"),
+    [
+        ("exec cat /dev/urandom", "no git"),
+        ("exec yes 003b$(printf %040d 1)' 'refs/heads/xx", "more than 10,000 branches"),
+        ("printf '\\033]0;evil\\007it says so\\n' >&2; exit 3", "it says so"),
+        ("kill -9 $$", "git in the machine failed"),
+    ],
+)
+def test_a_machine_whose_git_lies_is_refused(owner: Owner, lie: str, told: str) -> None:
+    assert owner.vm("push", "--room", "lying").returncode == 0
+    assert owner.vm("fetch", "--room", "lying").returncode == 0
+    before = kept(owner), done_in(owner.project, "git for-each-ref; git status --porcelain")
+    program = "cat > /usr/local/bin/git; chmod +x /usr/local/bin/git"
+    assert owner.vm("exec", "--root", "--", "sh", "-c", program, stdin=(LYING % lie).encode()).returncode == 0
+    try:
+        done = owner.vm("fetch", "--room", "lying")
+    finally:
+        there(owner, "rm /usr/local/bin/git", "--root")
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert told in done.stderr.decode()
+    assert b"\x1b" not in done.stderr
+    assert (kept(owner), done_in(owner.project, "git for-each-ref; git status --porcelain")) == before
+
+
+@vm
+@pytest.mark.parametrize("way", ["client", "machine"])
+def test_a_push_and_a_fetch_that_are_killed_leave_nothing_half_done(
+    owner: Owner, tmp_path: Path, way: str
+) -> None:
+    done_in(tmp_path, f"git init -q -b main big; cd big; {NAMED}; head -c 15000000 /dev/urandom > big")
+    big = tmp_path / "big"
+    done_in(big, "git add .; git commit -q -m big")
+    room = f"killed-{way}"
+    for words in (("push", "--room", room, str(big)), ("fetch", "--room", room, str(big))):
+        before = done_in(big, "git for-each-ref; git status --porcelain")
+        with owner.terminal("vm", *words) as terminal:
+            terminal.wait_for("objects")
+            if way == "machine":
+                for pid in processes_of(owner.machine):
+                    os.kill(pid, signal.SIGKILL)
+                terminal.wait_for("gone")
+                assert terminal.exit_code() == ExitCode.ENVIRONMENT
+        assert done_in(big, "git for-each-ref; git status --porcelain") == before
+        if way == "machine":
+            owner.up()
+        assert there(owner, "ls", "--room", room) in ("", "big")
+        done = owner.vm(*words)
+        assert done.returncode == 0, done.stderr
+        assert (
+            there(owner, "git status --porcelain; git fsck --no-dangling; wc -c < big", "--room", room)
+            == "15000000"
+        )
+    assert "tmp_" not in kept(owner)
+    assert done_in(big, "git rev-parse org/" + room + "/main") == done_in(big, "git rev-parse main")
