@@ -22,6 +22,10 @@ VERBS = {
     "config": ("org.cli.config", "print each setting and where it comes from"),
     "init": ("org.cli.init", "write a commented org.toml"),
     "trust": ("org.cli.trust", "allow a folder's org.toml to widen what is allowed"),
+    "start": ("org.ops.cli.start", "serve a program's main, or its candidate beside it"),
+    "stop": ("org.ops.cli.stop", "end what is served, when its requests are answered"),
+    "status": ("org.ops.cli.status", "what is served, and how well"),
+    "logs": ("org.ops.cli.logs", "what current or the candidate has said"),
     "candidate": (
         "org.ops.cli.candidate",
         "the next version of a program: edit it, commit it, see what it changes",

@@ -110,7 +110,7 @@ def _read(path: str, about: str, made: argparse.ArgumentParser) -> list[Command]
             for name, inner in action.choices.items():
                 below += _read(f"{path} {name}", inner.description or "", inner)
         elif not action.option_strings:
-            words = _source(action)
+            words = _source(action) if words == "nothing" else words
         elif action.help != argparse.SUPPRESS:
             takes = None if action.nargs == 0 else _source(action)
             options.append(Option(tuple(action.option_strings), action.help or "", takes))

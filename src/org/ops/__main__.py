@@ -7,7 +7,7 @@ from importlib import import_module
 
 from org.errors import ExitCode, OrgError
 
-VERBS = ("candidate", "promote", "rollback", "history", "recover")
+VERBS = ("start", "stop", "status", "logs", "candidate", "promote", "rollback", "history", "recover")
 
 
 def main(argv: list[str]) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 from org.errors import EnvironmentProblem, OrgError
 from org.ops import wire
 from org.ops.layout import Colour, Layout
-from org.ops.supervisor import VERSION
 
 _ATTEMPTS = 3
 _ANSWER_S = 3600.0
@@ -76,7 +75,7 @@ def _ask(layout: Layout, asked: dict[str, Any]) -> dict[str, Any]:
         with wire.short(layout.supervisor_socket) as path, socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_ANSWER_S)
             connection.connect(path)
-            connection.sendall(wire.line({"v": VERSION, **asked}))
+            connection.sendall(wire.line({"v": wire.VERSION, **asked}))
             with connection.makefile("rb") as answers:
                 said = answers.readline(wire.MOST_LINE)
     except (FileNotFoundError, ConnectionError) as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import EnvironmentProblem
-from org.ops import health, wire
+from org.ops import health, streams, wire
 from org.ops.keeper import WORDS
 from org.ops.plan import Plan
 
@@ -74,7 +74,7 @@ class Generation:
         state = None
         with suppress(TimeoutError):
             async with asyncio.timeout(KEEPER_S):
-                state = await wire.read_line(reader)
+                state = await streams.read_line(reader)
         if state is None:
             writer.close()
             raise EnvironmentProblem(
@@ -141,7 +141,7 @@ class Generation:
     async def says(self, word: str, seconds: float) -> bool:
         """Wait until it says a word of the contract; False when it does not, or ends before."""
         waiting = asyncio.create_task(self._said[word].wait())
-        await wire.first_of(waiting, self.ended, seconds=seconds)
+        await streams.first_of(waiting, self.ended, seconds=seconds)
         waiting.cancel()
         return self.has_said(word)
 
@@ -157,7 +157,7 @@ class Generation:
                 return
             if time.monotonic() > deadline:
                 raise EnvironmentProblem(f"{plan.short} was not healthy after {seconds:g} s")
-            await wire.first_of(self.ended, seconds=POLL_S)
+            await streams.first_of(self.ended, seconds=POLL_S)
         raise EnvironmentProblem(f"{plan.short} ended before it was healthy: {self.ended.result().how}")
 
     async def health(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class Generation:
         return "\n".join(tail.splitlines()[-_SHOWN_LINES:])
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        while said := await wire.read_line(reader):
+        while said := await streams.read_line(reader):
             self._take(said)
             if self.ended.done():
                 break

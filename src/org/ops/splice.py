@@ -19,7 +19,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from org.ops import health, wire
+from org.ops import health, streams
 from org.ops.listener import BACKLOG, HOST
 from org.ops.plan import command
 
@@ -89,7 +89,7 @@ class Splice:
 
         loop.add_reader(go, read)
         ending = asyncio.create_task(self._told.wait())
-        await wire.first_of(told, ending, self._ended)
+        await streams.first_of(told, ending, self._ended)
         ending.cancel()
         return told.done() and told.result() and not self._ended.done()
 
@@ -100,7 +100,7 @@ class Splice:
         self._status = "serving"
         _say("accepting")
         ending = asyncio.create_task(self._told.wait())
-        await wire.first_of(ending, self._ended)
+        await streams.first_of(ending, self._ended)
         ending.cancel()
         server.close()
         self._status = "draining"

@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import Busy, OrgError, UsageError
-from org.ops import describe, family, logfile, wire
+from org.ops import describe, family, logfile, streams, wire
 from org.ops.generation import Generation
 from org.ops.layout import Colour, Layout
 from org.ops.listener import bind
 from org.ops.planning import make_plan
 from org.ops.slot import Slot, Wanted
 
-VERSION = 1
 COLOURS: tuple[Colour, ...] = ("current", "candidate")
 _LOCK_S = 10.0  # one that is ending may take a moment to let go
 _POLL_S = 0.05
@@ -98,16 +97,27 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         async with self._group:
             await self._adopt(state.get("slots", {}))
-            if first is not None:
-                await self._serve(first)
-            async with self._door():
-                if state.get("tell"):
-                    _tell({"ready": True})
-                await self._over.wait()
+            failed = await self._begin(first)
+            if failed is None:
+                async with self._door():
+                    if state.get("tell"):
+                        _tell({"ready": True})
+                    await self._over.wait()
             for task in self._tasks:
                 task.cancel()
+        if failed is not None:
+            raise failed
         if self._next is not None:
             self._become_next(self._next)
+
+    async def _begin(self, first: Mapping[str, Any] | None) -> OrgError | None:
+        try:
+            if first is not None:
+                await self._serve(first)
+        except OrgError as error:
+            if not self._slots:
+                return error
+        return None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """In the background; what nobody expected ends the supervisor, and no generation."""
@@ -177,7 +187,7 @@ class Supervisor:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if wire.is_ours(writer.get_extra_info("socket")) and (asked := await wire.read_line(reader)):
+            if wire.is_ours(writer.get_extra_info("socket")) and (asked := await streams.read_line(reader)):
                 doing = self._group.create_task(self._do(asked))
                 writer.write(wire.line(await doing))
                 await writer.drain()
@@ -191,7 +201,7 @@ class Supervisor:
     async def _do(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         does = {"serve": self._serve, "stop": self._stop, "status": self._status, "reexec": self._reexec}
         try:
-            if asked.get("v") != VERSION or asked.get("do") not in does:
+            if asked.get("v") != wire.VERSION or asked.get("do") not in does:
                 raise UsageError(
                     f"the supervisor of {self._layout.root.name} is of another version of org",
                     f"`kill -HUP {os.getpid()}` brings it up to date; what it serves goes on",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -14,6 +13,8 @@ from typing import Any
 
 MOST_LINE = 1 << 20
 """Bytes of one line."""
+VERSION = 1
+"""Of what a supervisor is asked, and what it answers."""
 
 
 def is_ours(connection: socket.socket) -> bool:
@@ -34,18 +35,3 @@ def short(path: Path) -> Iterator[str]:
 
 def line(what: Mapping[str, Any]) -> bytes:
     return json.dumps(what).encode() + b"\n"
-
-
-async def read_line(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """The next object; None when the other side is gone, or says what is no object."""
-    try:
-        said = await reader.readuntil(b"\n")
-        read = json.loads(said)
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
-        return None
-    return read if isinstance(read, dict) else None
-
-
-async def first_of(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
-    """Wait until one of them is done, or for so long; none of them is cancelled by it."""
-    await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

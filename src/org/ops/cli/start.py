@@ -1,0 +1,171 @@
+"""`org start`: current or the candidate is served, each from its own files."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from org.errors import Conflict, EnvironmentProblem, ExitCode
+from org.ops import candidate, control, program, settings, sync, trust, worktrees
+from org.ops.cli.answer import Answer, Parser, add_json, give
+from org.ops.git import Git
+from org.ops.layout import Colour
+from org.ops.program import Program
+from org.ops.refs import THEIRS
+from org.ops.settings import Settings
+from org.ops.supervisor import supervise
+from org.ops.unit import unit
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be served: a commit, its files, and how."""
+
+    commit: str
+    folder: Path
+    port: int
+    drain_s: float
+    notes: tuple[str, ...]
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="org start",
+        description="Serve the program's main as current, or a candidate beside it, each from its own files."
+        " What is served already is replaced without losing a request; what ends by itself is started again.",
+    )
+    made.add_argument("colour", choices=("current", "candidate"), help="what to serve")
+    made.add_argument("branch", metavar="BRANCH", nargs="?", default="", help="of a candidate; default: the "
+                      "one in the folder")  # fmt: skip
+    how = made.add_mutually_exclusive_group()
+    how.add_argument("--foreground", action="store_true", help="supervise here until Ctrl-C, not in the "
+                     "background")  # fmt: skip
+    how.add_argument("--systemd", action="store_true", help="print a systemd unit that does this, and start "
+                     "nothing")  # fmt: skip
+    how.add_argument("--tmux", action="store_true", help="then show its log in a tmux window")
+    add_json(made)
+    return made
+
+
+def run(argv: list[str]) -> int:
+    made = parser()
+    args = made.parse_args(argv)
+    if args.branch and args.colour == "current":
+        made.error("current is always main: no BRANCH")
+    here = program.find(Path(), os.environ)
+    if args.systemd:
+        return _print_unit(here, args.colour, args.branch)
+    if args.foreground:
+        return _supervise(here, args.colour, args.branch)
+    code = give(args.json, lambda: _start(here, args.colour, args.branch))
+    return _show(here, args.colour) if args.tmux else code
+
+
+def _start(here: Program, colour: Colour, branch: str) -> Answer:
+    wanted = _prepare(here, colour, branch)
+    told = control.serve(here.layout, colour, wanted.commit, wanted.folder, wanted.port)
+    word = "is served already" if told["already"] else "is served"
+    notes = wanted.notes
+    if told.get("old_said_draining") is False:
+        notes += ("what was served before did not say that it drains: `org status` shows until when",)
+    line = f"{colour}: {wanted.commit[:12]} {word} at {told['url']}, pid {told['pid']}"
+    reason = "serving-already" if told["already"] else "serving"
+    return Answer(reason, (line,), notes, told)
+
+
+def _prepare(here: Program, colour: Colour, branch: str) -> Wanted:
+    """The files of what is to be served. Raises `ConfigError` when the program is not trusted."""
+    with here.hold("start") as git:
+        notes = [sync.begin(here, git)]
+        known, _ = sync.current(git)
+        trust.require(os.environ, here.checkout.folder, _settings_text(git, known.by_name[THEIRS].commit))
+        if colour == "current":
+            notes.append(_take_in(here, git))
+            known, _ = sync.current(git)
+            commit = known.main.commit
+        else:
+            commit = known.branch(branch or candidate.branch_of(here)).commit
+        folder = worktrees.ensure(here.layout, git, commit)
+        read = _settings(git, known.main.commit)
+        port = read.ports[colour == "candidate"]
+        return Wanted(commit, folder, port, read.drain_timeout, tuple(filter(None, notes)))
+
+
+def _take_in(here: Program, git: Git) -> str:
+    """What is new on the user's main; when that does not fit, ours is served as it is."""
+    known, _ = sync.current(git)
+    try:
+        return sync.take_in(here, git, known)
+    except Conflict as conflict:
+        return f"{conflict.message}: yours is not taken in"
+
+
+def _settings(git: Git, commit: str) -> Settings:
+    return settings.read(_settings_text(git, commit))
+
+
+def _settings_text(git: Git, commit: str) -> str:
+    return git.ask("cat-file", "blob", f"{commit}:{settings.FILE}")[1]
+
+
+# -- other ways
+
+
+def _supervise(here: Program, colour: Colour, branch: str) -> int:
+    wanted = _prepare(here, colour, branch)
+    for note in wanted.notes:
+        print(f"org: {note}", file=sys.stderr)
+    first = {"colour": colour, "commit": wanted.commit, "folder": str(wanted.folder), "port": wanted.port}
+    asyncio.run(supervise(here.layout, {"shown": True}, first))
+    return ExitCode.DONE
+
+
+def _print_unit(here: Program, colour: Colour, branch: str) -> int:
+    wanted = _prepare(here, colour, branch)
+    words = [
+        sys.executable,
+        "-P",
+        "-m",
+        "org",
+        "start",
+        colour,
+        *([branch] if branch else []),
+        "--foreground",
+    ]
+    name = here.layout.root.name
+    print(unit(colour, name, str(here.checkout.folder), words, wanted.drain_s), end="")
+    place = f"~/.config/systemd/user/org-{name}.service"
+    print(f"org: put it into {place}, then `systemctl --user enable --now org-{name}`", file=sys.stderr)
+    return ExitCode.DONE
+
+
+def _show(here: Program, colour: Colour) -> int:
+    """Become tmux with the log in a window; what is served does not live there."""
+    tmux = shutil.which("tmux")
+    if tmux is None:
+        raise EnvironmentProblem("there is no `tmux` here", f"`org logs -f {colour}` shows the same")
+    look = shlex.join([sys.executable, "-P", "-m", "org", "logs", "-f", colour])
+    folder = str(here.layout.root)
+    title = f"org-{colour}"
+    if os.environ.get("TMUX"):
+        words = ["new-window", "-c", folder, "-n", title, look]
+    else:
+        words = [
+            "new-session",
+            "-A",
+            "-s",
+            here.layout.root.name.replace(".", "_"),
+            "-c",
+            folder,
+            "-n",
+            title,
+            look,
+        ]
+    sys.stdout.flush()
+    os.execv(tmux, ["tmux", *words])

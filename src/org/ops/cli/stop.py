@@ -1,0 +1,34 @@
+"""`org stop`: current or the candidate is served no more."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from org.ops import control, program
+from org.ops.cli.answer import Answer, Parser, add_json, give
+from org.ops.layout import Colour
+from org.ops.program import Program
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="org stop",
+        description="End what is served, when the requests that it has are answered. The supervisor ends with"
+        " the last one.",
+    )
+    made.add_argument("colour", choices=("current", "candidate"), help="what to stop")
+    add_json(made)
+    return made
+
+
+def run(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+    return give(args.json, lambda: _stop(program.find(Path(), os.environ), args.colour))
+
+
+def _stop(here: Program, colour: Colour) -> Answer:
+    if control.stop(here.layout, colour):
+        return Answer("stopped", (f"{colour} is stopped",))
+    return Answer("not-served", (f"{colour} was not served",))
