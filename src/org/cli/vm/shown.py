@@ -48,6 +48,7 @@ def _headline(status: Status, style: Style) -> str:
         "absent": "there is none; `org vm up` makes it",
         "down": "suspended; `org vm up` wakes it" if status.suspended else "down; `org vm up` starts it",
         "starting": f"starting (process {status.pid})",
+        "ending": f"ending (process {status.pid})",
         "silent": f"it does not answer (process {status.pid}); `org vm down` ends it",
         "up": style.green("up") + f" (process {status.pid})",
     }

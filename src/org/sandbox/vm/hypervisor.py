@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from org.sandbox.vm.box import boxed
 from org.sandbox.vm.console import Console
 from org.sandbox.vm.qemu import MachineSpec
 from org.sandbox.vm.tied import tied
+
+_READ = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +34,32 @@ class Hypervisor:
 
 @asynccontextmanager
 async def running(
-    spec: MachineSpec, console: Path, log: Path, *, reads: Sequence[Path], writes: Sequence[Path]
+    spec: MachineSpec,
+    console: Path,
+    log: Callable[[str], None],
+    *,
+    reads: Sequence[Path],
+    writes: Sequence[Path],
 ) -> AsyncIterator[Hypervisor]:
     """Start QEMU, which ends with the block if it did not before.
 
-    The guest's console is kept at `console`, QEMU's own words are put to `log`; it sees `reads` and
-    `writes`. `spec` names the control socket. Raises `SandboxGone` when it does not answer.
+    The guest's console is kept at `console`, QEMU's own words go to `log`; it sees `reads` and `writes`.
+    `spec` names the control socket. Raises `SandboxGone` when it does not answer.
     """
     argv, walls = await boxed(qemu.argv(spec), reads, writes, kvm=spec.accel == "kvm")
     said = Console(console)
-    with log.open("ab") as file:
-        process = await asyncio.create_subprocess_exec(
-            *tied(argv), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=file
-        )
+    process = await asyncio.create_subprocess_exec(
+        *tied(argv),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     assert process.stdout is not None
-    keeping = asyncio.create_task(said.keep(process.stdout))
+    assert process.stderr is not None
+    keeping = [
+        asyncio.create_task(said.keep(process.stdout)),
+        asyncio.create_task(_logged(process.stderr, log)),
+    ]
     try:
         async with qmp.connect(Path(spec.qmp), alive=lambda: process.returncode is None) as control:
             yield Hypervisor(process, control, said, (spec.accel.upper(), *walls))
@@ -55,4 +68,11 @@ async def running(
             with suppress(ProcessLookupError):
                 process.kill()
         await process.wait()
-        await keeping
+        await asyncio.gather(*keeping)
+
+
+async def _logged(said: asyncio.StreamReader, log: Callable[[str], None]) -> None:
+    """A guest can make QEMU complain without end: the log has bounds."""
+    while data := await said.read(_READ):
+        for line in data.decode(errors="replace").splitlines():
+            log(f"QEMU: {line}")

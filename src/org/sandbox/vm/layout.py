@@ -140,6 +140,11 @@ class MachineFolder:
         """Where it is to go on, a `StateFolder`; there is none when it is to be booted."""
         return self.path / "suspended"
 
+    @property
+    def suspending(self) -> Path:
+        """What becomes that."""
+        return self.path / ".suspending"
+
 
 def images(cache: Path) -> Path:
     """The folder of all images. `cache` is the user's cache folder of this program."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from org.errors import Busy, EnvironmentProblem, SandboxGone, UsageError
-from org.sandbox.vm import frames, layout
+from org.sandbox.vm import frames, layout, saved
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.gate import Upstream
 from org.sandbox.vm.image.store import Image, folder_of, read_image
@@ -33,7 +33,7 @@ from org.sandbox.vm.start import BOOT_S, Way
 DEFAULT = "default"
 """The name of the machine that verbs and rooms use."""
 
-State: TypeAlias = Literal["absent", "down", "starting", "up", "silent"]
+State: TypeAlias = Literal["absent", "down", "starting", "up", "ending", "silent"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _MOST_PATH = 107  # bytes of the path of a unix socket
@@ -81,8 +81,14 @@ class Machine:
         try:
             facts = await self._ask("machine")
         except SandboxGone:
-            return Status(self.name, "silent" if self.folder.socket.exists() else "starting", pid)
+            return Status(self.name, self._busy_with(), pid)
         return Status(self.name, "up", pid, facts)
+
+    def _busy_with(self) -> State:
+        """What a process does that does not answer."""
+        if self.folder.socket.exists():
+            return "silent"
+        return "ending" if self.folder.suspending.exists() else "starting"
 
     async def up_or_gone(self) -> Status:
         """Its status. Raises `SandboxGone` when it is not up."""
@@ -143,6 +149,16 @@ class Machine:
         root = str(image.folder.path)
         plan = Plan(folder, root, str(cache), image.arch, hostname, memory_mib, cpus, upstream)
         begun = asyncio.get_running_loop().time()
+        notes: list[str] = []
+        while (way := await self._try(plan, on_step, notes.append)) is None:
+            notes.clear()
+        self.folder.memory.write_text(f"{memory_mib}\n")
+        return Started(asyncio.get_running_loop().time() - begun, way, tuple(notes))
+
+    async def _try(
+        self, plan: Plan, on_step: Callable[[str], None], on_note: Callable[[str], None]
+    ) -> Way | None:
+        """Start its process, and hear how far that is; None when another was there, which is gone."""
         with self.folder.log.open("ab") as log:
             starter = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "org.sandbox.vm.supervisor"),
@@ -156,18 +172,14 @@ class Machine:
         assert starter.stdout is not None
         starter.stdin.write(plan.as_json().encode())
         starter.stdin.close()
-        notes: list[str] = []
         try:
-            way = await self._follow(starter.stdout, on_step, notes.append)
+            return await self._follow(starter.stdout, on_step, on_note)
         finally:
             await starter.wait()  # it has left its machine to itself
-        self.folder.memory.write_text(f"{memory_mib}\n")
-        return Started(asyncio.get_running_loop().time() - begun, way, tuple(notes))
 
     async def _follow(
         self, said: asyncio.StreamReader, on_step: Callable[[str], None], on_note: Callable[[str], None]
-    ) -> Way:
-        """Hear how far a start is, to its end."""
+    ) -> Way | None:
         pid = 0
         try:
             async for line in said:
@@ -182,7 +194,7 @@ class Machine:
                         way: Way = told
                         return way
                     case {"busy": True}:
-                        on_step("waiting for the machine, which is being started already")
+                        on_step("waiting for the machine, which another process starts or ends")
                         return await self._until_up()
                     case {"error": str(error), "hint": str(hint)}:
                         raise SandboxGone(error, hint or "`org vm logs` shows more")
@@ -192,12 +204,15 @@ class Machine:
             raise
         raise SandboxGone("the machine's process ended", f"its log: {self.folder.log}")
 
-    async def _until_up(self) -> Way:
+    async def _until_up(self) -> Way | None:
+        """Until what another process does with it is done; None when it is down then."""
         deadline = asyncio.get_running_loop().time() + BOOT_S
-        while (status := await self.status()).state == "starting":
+        while (status := await self.status()).state in ("starting", "ending"):
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(_POLL_S)
+        if status.state == "down":
+            return None
         if status.state != "up":
             raise SandboxGone(f"the machine `{self.name}` did not come up: {status.state}", "`org vm logs`")
         way: Way = status.facts["way"]
@@ -235,8 +250,7 @@ class Machine:
         self._refuse_running()
         for path in (self.folder.overlay, self.folder.id):
             path.unlink(missing_ok=True)
-        if self.folder.suspended.exists():
-            shutil.rmtree(self.folder.suspended)
+        saved.remove(self.folder.suspended)
 
     def remove(self) -> None:
         """Remove it with its disk. Raises `Busy` when it runs."""

@@ -56,11 +56,10 @@ def _processor() -> str:
 
 
 def seal(state: StateFolder, key: str) -> None:
-    """Declare what is in the folder complete, now that it is on the disk."""
+    """Declare what is in the folder complete, once it is on the disk."""
     files: dict[str, Any] = {}
     for path in sorted(state.path.iterdir()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        settle(path)
         files[path.name] = _mark(path)
     part = state.path / ".manifest"
     with part.open("w") as file:
@@ -68,6 +67,12 @@ def seal(state: StateFolder, key: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(state.manifest)
+
+
+def settle(path: Path) -> None:
+    """Have a file on the disk, where QEMU left it to the system."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def flaw(state: StateFolder, key: str) -> str:
@@ -90,6 +95,23 @@ def _mark(path: Path) -> list[int]:
     """Size and time of the last change, of whatever kind; nobody but the kernel can set the latter."""
     info = path.stat()
     return [info.st_size, info.st_ctime_ns]
+
+
+def use_up(state: StateFolder) -> None:
+    """Remove it such that it does not come back, not even after this machine lost its power."""
+    state.manifest.unlink()
+    folder = os.open(state.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    remove(state.path)
+
+
+def remove(folder: Path) -> None:
+    """With all that is in it, if it is there."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
 
 
 @contextmanager

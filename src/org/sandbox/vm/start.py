@@ -87,6 +87,7 @@ class Start:
         self._step("preparing the machine")
         if not stack.enter_context(saved.held(self._image.manifest)):
             raise EnvironmentProblem(f"the image is gone: {self._image.path}", "`org vm rm`, `org vm up`")
+        saved.remove(self._folder.suspending)
         await self._prepare()
         return await self._woken(stack) or await self._forked(stack) or await self._booted(stack)
 
@@ -114,16 +115,15 @@ class Start:
         state = StateFolder(self._folder.suspended)
         if not state.path.exists():
             return None
-        try:
-            why = saved.flaw(state, self.key)
-            if not why:
-                self._step("waking the machine")
-                # It is used once: what the guest writes from here on is newer than this memory.
-                return await self._resumed(stack, "suspension", state, Memory(), lambda: _remove(state.path))
-        except OrgError as error:
-            why = error.message
-        finally:
-            _remove(state.path)
+        why = saved.flaw(state, self.key)
+        if not why:
+            self._step("waking the machine")
+            try:
+                # It is used once: what the guest writes from there on is newer than this memory.
+                return await self._resumed(stack, "suspension", state, Memory(), lambda: saved.use_up(state))
+            except OrgError as error:
+                why = error.message
+        saved.remove(state.path)
         self._note(f"the machine is booted from its disk instead of woken: {why}")
         return None
 
@@ -137,7 +137,7 @@ class Start:
             try:
                 return await self._resumed(stack, "snapshot", snapshot, Memory(str(snapshot.ram)), _nothing)
             except OrgError:
-                _remove(snapshot.path)
+                saved.remove(snapshot.path)
                 raise
         except (OrgError, OSError) as error:
             self._folder.overlay.unlink(missing_ok=True)
@@ -183,10 +183,10 @@ class Start:
     async def _save(self, snapshot: StateFolder) -> None:
         """Boot a machine that nobody has used yet, and save it as it is then. Only within the turn."""
         for stale in snapshot.path.parent.glob(f"{_MAKING}*"):
-            _remove(stale)
+            saved.remove(stale)
         if snapshot.path.exists():
             self._note(f"the snapshot is saved anew: {saved.flaw(snapshot, self.key)}")
-            _remove(snapshot.path)
+            saved.remove(snapshot.path)
         free = shutil.disk_usage(snapshot.path.parent).free
         if free < self._plan.memory_mib * 1024**2 + _SPARE:
             raise EnvironmentProblem(f"{free >> 20} MiB of the disk are free, too few for a snapshot")
@@ -237,7 +237,7 @@ class Start:
             hypervisor.running(
                 spec,
                 folder.console,
-                folder.log,
+                self._log,
                 reads=[self._image.path, *reads],
                 writes=[folder.path, *writes],
             )
@@ -307,11 +307,6 @@ async def make_overlay(path: Path, base: Path) -> None:
     _, said = await process.communicate()
     if process.returncode:
         raise EnvironmentProblem(f"no disk could be made: {said.decode(errors='replace').strip()}")
-
-
-def _remove(folder: Path) -> None:
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
 
 
 def _nothing() -> None:

@@ -13,7 +13,6 @@ import dataclasses
 import fcntl
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -37,6 +36,7 @@ _LOCK_S = 1.0  # somebody who only looks holds the lock for a moment
 _POLL_S = 0.02
 _SYNC_S = 20.0
 _DOWN_S = 60.0
+_ENDING_S = 30.0  # for the commands that run
 _SAVE_S = 0.02  # for each MiB of memory, on a slow disk
 _MOST_LOG = 4_194_304
 
@@ -156,30 +156,37 @@ class _Supervisor:
     async def _suspend(self, up: Up) -> None:
         """Write all that the guest is: its disk, then its memory, from which it is woken. Whatever is in
         the way, QEMU ends after this, and the disk is what the next start begins with."""
-        state = StateFolder(self._folder.path / ".suspending")
+        state = StateFolder(self._folder.suspending)
+        state.path.mkdir(mode=0o700)
         try:
-            await Channel(up.link, Surroundings("/root", "root")).exec(
-                Command(["/bin/sync"], timeout_s=_SYNC_S)
-            )
-            await up.link.ping(_SYNC_S)
-            await up.links.aclose()
-            await up.hypervisor.qmp.stop()
-            shutil.rmtree(state.path, ignore_errors=True)
-            state.path.mkdir(mode=0o700)
-            await up.hypervisor.qmp.save(state.state)
-            await up.hypervisor.qmp.quit()
-            await up.hypervisor.process.wait()
-            await asyncio.to_thread(saved.seal, state, self._start.key)
-            size = state.state.stat().st_size
-            state.path.replace(self._folder.suspended)
-            self._log(f"suspended: {size >> 20} MiB")
+            async with asyncio.timeout(self._within_s()):
+                await self._save(up, state)
+            self._log("suspended")
         except (OrgError, TimeoutError, OSError) as error:
-            self._log(f"not suspended, to be booted from its disk: {error}")
-            shutil.rmtree(state.path, ignore_errors=True)
+            self._log(f"not suspended, to be booted from its disk: {error or 'it took too long'}")
+            saved.remove(state.path)
+
+    async def _save(self, up: Up, state: StateFolder) -> None:
+        root = Channel(up.link, Surroundings("/root", "root"))
+        await root.exec(Command(["/bin/sync"], timeout_s=_SYNC_S))
+        await up.link.ping(_SYNC_S)
+        await up.links.aclose()
+        hypervisor = up.hypervisor
+        await hypervisor.qmp.stop()
+        await hypervisor.qmp.save(state.state)
+        await hypervisor.qmp.quit()
+        await hypervisor.process.wait()
+        # The disk first: a memory that is newer than its disk is worse than none.
+        await asyncio.to_thread(saved.settle, self._folder.overlay)
+        await asyncio.to_thread(saved.seal, state, self._start.key)
+        state.path.replace(self._folder.suspended)
+
+    def _within_s(self) -> float:
+        return _DOWN_S + self._plan.memory_mib * _SAVE_S
 
     def _go_down(self) -> Mapping[str, Any]:
         self._stop.set()
-        return {"within_s": _DOWN_S + self._plan.memory_mib * _SAVE_S}
+        return {"within_s": self._within_s() + _ENDING_S}
 
     def _status(self, up: Up) -> Mapping[str, Any]:
         upstream, relay, policy = self._plan.upstream, up.relay, self._start.policy
