@@ -19,6 +19,7 @@ from org.llm.scripted import scripted_model
 from org.serve.listener import bind
 from serve_kit import Client, ask, read_until, request
 
+GREETING = {"model": "org/main", "messages": [{"role": "user", "content": "hi"}]}
 TLS = Path(__file__).parent / "data" / "tls"
 
 
@@ -58,14 +59,23 @@ async def test_a_room_is_served_from_the_first_word_to_the_end(tmp_path: Path, e
 
 @pytest.mark.engine
 async def test_rooms_share_the_engine_of_a_model_file(tmp_path: Path, models: Path) -> None:
-    home = Home(tmp_path, model=str(scripted_model(SCRIPTS, models)))
+    model = str(scripted_model(SCRIPTS, models))
+    home = Home(tmp_path, model=model)
     home.roster({"guide": ("simple", "hello")})
     with served(home) as (process, port, token):
         for name in ("one", "two"):
             assert (await ask(port, "POST", "/rooms", {"id": name}, token=token)).status == 201
+        assert (await ask(port, "POST", "/v1/chat/completions", GREETING, token=token)).status == 200
         assert len(children(process.pid)) == 1
         process.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0
+    # A room that was made here is gone on with elsewhere, and the other way round.
+    del home.env["ORG_MODEL"]
+    done = await asyncio.to_thread(home.run, "run", "-r", "one", "hi")
+    assert done.stdout == "Hello, world. This is plain text, in small pieces.\n", done.stderr
+    with served(home, "-m", model) as (process, port, token):
+        assert (await ask(port, "POST", "/rooms/one/members", {"person": "bob"}, token=token)).status == 201
+        assert len(children(process.pid)) == 1
 
 
 async def test_without_a_model_server_it_serves_what_was(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,6 +63,7 @@ class Opening:
     progress: Callable[[str], None] = field(default=lambda text: None, repr=False)
     url: str = ""
     sampling: Callable[[Sampling], Sampling] = field(default=lambda sampling: sampling, repr=False)
+    engines: Mapping[Path, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -192,12 +193,18 @@ class Context(NamedTuple):
 class Servers:
     """The clients of a session, one for each base URL, and the servers that it started itself."""
 
-    def __init__(self, settings: Settings, stack: AsyncExitStack, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stack: AsyncExitStack,
+        progress: Callable[[str], None],
+        engines: Mapping[Path, str] | None = None,
+    ) -> None:
         self._settings = settings
         self._stack = stack
         self._progress = progress
         self._clients: dict[str, ChatClient] = {}
-        self._files: dict[Path, EmbeddedServer] = {}
+        self._engines = dict(engines or {})
         self._contexts: dict[tuple[str, str], Context] = {}
         self._silent: set[str] = set()
 
@@ -263,13 +270,13 @@ class Servers:
     async def _file(self, path: Path) -> tuple[ChatClient, str]:
         """A model file, served by llama.cpp in a child process of ours. The whole path is the model's
         name, so that a room that is resumed from anywhere finds the file again."""
-        if path not in self._files:
+        if path not in self._engines:
             if not path.is_file():
                 raise UsageError(f"no such model file: `{path}`")
             self._progress(f"loading {path.name}")
-            server = EmbeddedServer(path, str(path))
-            self._files[path] = await self._stack.enter_async_context(server)
-        return await self.client(self._files[path].base_url), str(path)
+            server = await self._stack.enter_async_context(EmbeddedServer(path, str(path)))
+            self._engines[path] = server.base_url
+        return await self.client(self._engines[path]), str(path)
 
 
 @asynccontextmanager
@@ -295,7 +302,7 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
         history = [entry.event for entry in journal.read()]
         if settings.model is None:
             settings = replace(settings, model=_model_of(history))
-        servers = Servers(settings, stack, opening.progress)
+        servers = Servers(settings, stack, opening.progress, opening.engines)
         session = Session(settings, opening, room_id, workspace, sandbox, place, servers)
         await enter_room(session, stack, await _roster(session, history), history, journal)
         yield session

@@ -105,22 +105,28 @@ async def _serve(serving: Serving, listener: socket.socket, url: str, room: str)
         if room:
             opening.append(asyncio.create_task(_open(hub, room)))
 
-    async with _model_file(serving.settings) as settings:
-        await serve(replace(serving, settings=settings), listener, accepting)
+    async with _model_file(serving) as running:
+        await serve(running, listener, accepting)
 
 
 @asynccontextmanager
-async def _model_file(settings: Settings) -> AsyncIterator[Settings]:
+async def _model_file(serving: Serving) -> AsyncIterator[Serving]:
     """With a model file, one engine for all rooms; each would start its own otherwise."""
+    settings, opening = serving.settings, serving.opening
     if not (settings.model or "").endswith(".gguf"):
-        yield settings
+        yield serving
         return
     path = Path(settings.model or "").expanduser().resolve()
     if not path.is_file():
         raise UsageError(f"no such model file: `{path}`")
     print(f"loading {path.name} …", file=sys.stderr)
-    async with EmbeddedServer(path, path.stem) as engine:
-        yield replace(settings, model=path.stem, base=engine.base_url)
+    # The whole path is the model's name, so that a room finds the file again wherever it is gone on with.
+    async with EmbeddedServer(path, str(path)) as engine:
+        yield replace(
+            serving,
+            settings=replace(settings, model=str(path), base=engine.base_url),
+            opening=replace(opening, engines={path: engine.base_url}),
+        )
 
 
 async def _open(hub: Hub, room: str) -> None:

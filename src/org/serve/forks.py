@@ -123,7 +123,8 @@ class Forks:
         async with self._choosing:
             if self._servers is None:
                 settings = replace(self._settings, model=await self._choose(self._settings))
-                self._servers = Servers(settings, self._stack, self._opening.progress)
+                opening = self._opening
+                self._servers = Servers(settings, self._stack, opening.progress, opening.engines)
             return self._servers
 
     async def _place(
