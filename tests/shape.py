@@ -32,6 +32,8 @@ PURE = (
     "org.llm.sse",
     "org.llm.wire",
     "org.messages",
+    "org.serve.completions",
+    "org.serve.dialogue",
     "org.tooling",
     "org.tools.clip",
     "org.transcript",

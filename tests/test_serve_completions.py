@@ -57,7 +57,8 @@ def test_what_is_asked_for_goes_before_what_is_usual() -> None:
     assert asked().sampling(usual) == usual
     wanted = asked(temperature=0, top_p=1, max_tokens=10, seed=0, stop=["a", "b"]).sampling(usual)
     assert wanted == Sampling(0, 1, 10, 777, seed=0, stop=("a", "b"))
-    assert asked(max_tokens=1000).sampling(usual).max_tokens == 100
+    assert asked(max_tokens=300).sampling(usual).max_tokens == 300
+    assert asked(max_tokens=1000).sampling(usual).max_tokens == usual.longest == 388
 
 
 @pytest.mark.parametrize(

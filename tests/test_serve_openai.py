@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,11 +22,14 @@ from hypothesis import strategies as st
 
 from command import DEADLINE_S, Home, served
 from engine import Engine
+from org.errors import ServerUnreachable
+from org.events import Joined
 from org.messages import Usage
+from org.ports import Turn
 from org.serve.completions import COMMENT, Asked
 from org.serve.dialogue import Piece
 from org.serve.openai import Outcome, Reply, Tell
-from serve_kit import Answer, Client, Parrot, ask, request, site
+from serve_kit import TOKEN, Answer, Client, Parrot, ask, request, site
 
 pytestmark = pytest.mark.engine
 
@@ -411,7 +415,80 @@ async def test_a_model_is_chosen_once_it_is_needed(tmp_path: Path, engine: Engin
         assert (await desk.post({"model": "org/main", "messages": turns("hi")})).status == 200
 
 
+class Recorder:
+    """A model server that answers all with the same, and keeps what it was asked."""
+
+    CHUNK = b'{"choices":[{"index":0,"delta":{"content":"yes"},"finish_reason":"stop"}]}'
+    ANSWER = b"data: %b\n\ndata: [DONE]\n\n" % CHUNK
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """The base URL."""
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        async with server:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"content-length: (\d+)", head.lower())
+        status, kind, body = b"404 Not Found", b"application/json", b"{}"
+        if found is not None:
+            self.asked.append(json.loads(await reader.readexactly(int(found[1]))))
+            status, kind, body = b"200 OK", b"text/event-stream", self.ANSWER
+        lines = (b"HTTP/1.1 " + status, b"Connection: close", b"Content-Type: " + kind)
+        writer.write(b"\r\n".join((*lines, b"Content-Length: %d" % len(body), b"", body)))
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_what_the_model_is_asked(tmp_path: Path) -> None:
+    recorder = Recorder()
+    async with recorder.serving() as base, alone(tmp_path, base, "feathers") as desk:
+        messages = [{"role": "system", "content": "Be brief."}, *turns("one", "two", "three")]
+        body = {"model": "org/main/coder", "messages": messages, "seed": 7, "stop": "x", "temperature": 0}
+        first = await desk.post(body | {"top_p": 0.5, "max_tokens": 9})
+        await desk.post(body | {"top_p": 0.5, "max_tokens": 9})
+        assert first.json["choices"][0]["message"]["content"] == "yes"
+    sent, again = recorder.asked
+    assert sent == again  # the same request is the same prompt, to the last byte
+    wanted = {"model": "feathers", "seed": 7, "stop": ["x"], "temperature": 0, "top_p": 0.5, "max_tokens": 9}
+    assert sent | wanted == sent
+    system, *rest = sent["messages"]
+    assert system["content"].endswith("[[hello]]\n\nBe brief.")
+    assert rest == [
+        {"role": "user", "content": "ada: one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "ada: three"},
+    ]
+
+
 # -- in a room that is there
+
+
+@dataclass
+class Mute:
+    """A participant whose model is away."""
+
+    introduction: Joined = field(default_factory=lambda: Joined("mute", "model", "simple", "none"))
+
+    async def respond(self, turn: Turn) -> str:
+        raise ServerUnreachable("no model server")
+
+
+async def test_what_failed_in_a_live_room_is_not_said_again(tmp_path: Path) -> None:
+    async with site(tmp_path, lambda: [Mute()]) as server:
+        await server.ask("POST", "/rooms", {"id": "main"})
+        client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key=TOKEN)
+        async with client:
+            with pytest.raises(openai.InternalServerError, match="mute's turn failed: no model server"):
+                await client.chat.completions.create(
+                    model="org/main", messages=turns("hi"), metadata={"room": "main"}
+                )
+        transcript = (await server.ask("GET", "/rooms/main/transcript")).json["events"]
+        assert [event["type"] for event in transcript].count("posted") == 1
 
 
 async def test_a_live_room_is_joined(tmp_path: Path) -> None:

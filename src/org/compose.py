@@ -158,12 +158,11 @@ class Session:
         return self.settings.context_tokens or await self.servers.context_of(client, model)
 
     def _sampling(self, member: Member, context: int) -> Sampling:
-        default = Sampling()
-        sampling = Sampling(
-            temperature=default.temperature if member.temperature is None else member.temperature,
-            max_tokens=min(member.max_tokens or default.max_tokens, max(256, context // 2)),
-            context_tokens=context,
-            steps=self.settings.limits.steps,
+        usual = Sampling(context_tokens=context, steps=self.settings.limits.steps)
+        sampling = replace(
+            usual,
+            temperature=usual.temperature if member.temperature is None else member.temperature,
+            max_tokens=min(member.max_tokens or usual.max_tokens, usual.longest),
         )
         return self.opening.sampling(sampling)
 

@@ -45,6 +45,11 @@ class Sampling:
         return max(512, self.context_tokens - min(self.max_tokens, self.context_tokens // 2))
 
     @property
+    def longest(self) -> int:
+        """Tokens that an answer may have at most: the prompt needs its part of the context."""
+        return max(256, self.context_tokens // 2)
+
+    @property
     def entry_limit(self) -> int:
         """Characters that one entry of a prompt may take."""
         return int(ENTRY_SHARE * self.prompt_budget / Estimate.PER_CHARACTER)

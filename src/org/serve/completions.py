@@ -53,7 +53,7 @@ class Asked:
             usual,
             temperature=usual.temperature if self.temperature is None else self.temperature,
             top_p=usual.top_p if self.top_p is None else self.top_p,
-            max_tokens=min(usual.max_tokens, self.max_tokens or usual.max_tokens),
+            max_tokens=min(self.max_tokens or usual.max_tokens, usual.longest),
             seed=self.seed,
             stop=self.stop,
         )

@@ -18,6 +18,7 @@ from typing import TypeAlias
 from org.chat.participant import Sampling
 from org.compose import Opening, Servers, Session, choose_place, enter_room
 from org.config import Member, Settings
+from org.errors import EnvironmentProblem
 from org.events import Event, Joined
 from org.ports import Sandbox
 from org.sandbox.bubblewrap import Bubblewrap
@@ -145,6 +146,12 @@ class Forks:
 
 
 async def _workspace(stack: AsyncExitStack) -> Path:
-    folder = TemporaryDirectory(prefix="org-")
+    """An empty folder until the stack is closed. Raises `EnvironmentProblem`."""
+    try:
+        folder = TemporaryDirectory(prefix="org-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"no workspace can be made: {error.strerror}", "name a folder that can be written in TMPDIR"
+        ) from error
     stack.push_async_callback(asyncio.to_thread, folder.cleanup)
     return Path(folder.name)

@@ -40,7 +40,7 @@ from org.serve.completions import (
 from org.serve.dialogue import Kind, Piece, Telling
 from org.serve.forks import Forks
 from org.serve.hub import Hub
-from org.serve.refusal import answer, openai_error
+from org.serve.refusal import Refusal, answer, openai_error
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a client is sent a comment, so that what lies between it and us stays awake."""
@@ -133,6 +133,9 @@ class OpenAi:
             try:
                 await served.post(self._hub.settings.name, to + asked.said[-1].text)
                 return hearing.outcome(await room.answer())
+            except ModelError as error:
+                # Clients try again by themselves, and would say it twice.
+                raise Refusal(502, error.message, error.hint, {"X-Should-Retry": "false"}) from error
             finally:
                 forget()
 
