@@ -48,7 +48,7 @@ def promote(program: Program, branch: str, judge: Judge, swap: Swap) -> Promoted
         known_verdict = verdicts.read(git, gate.merge)
         if known_verdict is not None:
             return _land(program, git, told, gate, known_verdict, swap, tuple(filter(None, notes)))
-        _refuse_stale(git, known, gate)
+        _refuse_stale(git, known, told, gate)
     verdict = judge(program, gate)
     with program.hold("promote") as git:
         verdicts.record(git, gate.merge, verdict)
@@ -86,9 +86,10 @@ def _require_pass(gate: Gate, verdict: Verdict) -> None:
             raise OrgError(f"{gate.branch} has failed the gate{why}", "`org candidate edit`, then try again")
 
 
-def _refuse_stale(git: Git, known: Refs, gate: Gate) -> None:
-    """A pass on another main is no reason to judge again unasked: the user should know of it."""
-    for earlier in merges.gates(known, gate.branch):
+def _refuse_stale(git: Git, known: Refs, told: History, gate: Gate) -> None:
+    """A pass on another main, not used yet, is no reason to judge again unasked: the user should know."""
+    used = {promote.commit for promote in told.promotes}
+    for earlier in (one for one in merges.gates(known, gate.branch) if one.merge not in used):
         verdict = verdicts.read(git, earlier.merge)
         if verdict is not None and verdict.get("verdict") == "pass":
             raise _stale(earlier)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from org.errors import EnvironmentProblem
 from org.ops import candidate, steps, sync, tags, worktrees
-from org.ops.git import GitFailed
+from org.ops.git import Git, GitFailed
 from org.ops.program import Program
 from org.ops.steps import Swap
 
@@ -13,16 +13,20 @@ def recover(program: Program, swap: Swap) -> tuple[str, ...]:
     """Gives what had to be done, a line each. Raises `Busy`, and `EnvironmentProblem` for what is damaged."""
     locks = program.locks()
     with program.hold("recover") as git:
+        _check(program, git)
         done = [f"removed a stale lock: {path.name}" for path in locks]
         done.append(steps.finish(program, git, swap))
         done += [f"made the tag {name} again" for name in tags.rebuild(git, *sync.current(git))]
         left = worktrees.tidy(program.layout) + candidate.tidy(program)
         done += [f"removed what was half made: {name}" for name in left]
-        try:
-            git.run("fsck", "--no-dangling", "--no-progress")
-        except GitFailed as error:
-            raise EnvironmentProblem(
-                f"the repository is damaged: {error.message}",
-                f"your own one has the same commits: move {program.layout.root} away and begin anew",
-            ) from error
     return tuple(filter(None, done))
+
+
+def _check(program: Program, git: Git) -> None:
+    try:
+        git.run("fsck", "--no-dangling", "--no-progress")
+    except GitFailed as error:
+        raise EnvironmentProblem(
+            f"the repository is damaged: {error.message}",
+            f"your own one has the same commits: move {program.layout.root} away and begin anew",
+        ) from error

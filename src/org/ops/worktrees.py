@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from org.ops.git import Git
 from org.ops.layout import Layout
 
 KEPT = 3
+_TRASH = ".trash-"
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -63,17 +65,17 @@ def tidy(layout: Layout) -> list[str]:
             discard(path)
         else:
             path.unlink()
-    return [path.name for path in left]
+    return [path.name for path in left if not path.name.startswith(_TRASH)]  # that may still be going
 
 
 def discard(folder: Path) -> None:
     """Remove a folder: at once by its name, and its files by a process that nobody waits for."""
     trash = folder
-    if not folder.name.startswith(".trash-"):
-        trash = folder.with_name(f".trash-{os.getpid()}-{folder.name}")
-        folder.rename(trash)
+    if not folder.name.startswith(_TRASH):
+        trash = folder.rename(folder.with_name(f"{_TRASH}{os.getpid()}-{folder.name}"))
     for path, _, _ in os.walk(trash):
-        os.chmod(path, 0o700)
+        with suppress(FileNotFoundError):  # an earlier one is at it still
+            os.chmod(path, 0o700)
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
     os.posix_spawnp("rm", ["rm", "-rf", "--", str(trash)], os.environ, file_actions=null, setsid=True)
 
