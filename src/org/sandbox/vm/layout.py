@@ -36,6 +36,11 @@ class ImageFolder:
         return self.path / "mkfs.cpio"
 
     @property
+    def machines(self) -> Path:
+        """Links to the folders of the machines that stand on it, wherever these are."""
+        return self.path / "machines"
+
+    @property
     def manifest(self) -> Path:
         """JSON: recipe, architecture, packages with versions and sums. Written last."""
         return self.path / "manifest.json"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -122,6 +123,14 @@ class Machine:
             raise UsageError(f"there is a machine `{self.name}` already", "`org vm rm` removes it")
         self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.write_text(image.key + "\n")
+        self._stand_on(image)
+
+    def _stand_on(self, image: Image) -> None:
+        """Have the image kept for as long as the machine is there."""
+        image.folder.machines.mkdir(exist_ok=True)
+        link = image.folder.machines / hashlib.sha256(os.fsencode(self.folder.path)).hexdigest()[:16]
+        if not link.is_symlink():
+            link.symlink_to(self.folder.path)
 
     def memory(self) -> int | None:
         """How much it was started with the last time, in MiB."""
@@ -145,6 +154,7 @@ class Machine:
 
         Raises `EnvironmentProblem`, and `SandboxGone` when it did not come up.
         """
+        self._stand_on(image)
         folder, hostname = str(self.folder.path), _GUEST if self.name == DEFAULT else self.name
         root = str(image.folder.path)
         plan = Plan(folder, root, str(cache), image.arch, hostname, memory_mib, cpus, upstream)

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -129,14 +129,14 @@ def held(manifest: Path) -> Iterator[bool]:
         os.close(lock)
 
 
-def prune(folder: Path, spare: Collection[str] = ()) -> list[str]:
-    """Remove what is in none of `spare`, not held, and not of the newest `KEPT`; their names."""
+def prune(folder: Path, spared: Callable[[Path], bool]) -> list[Path]:
+    """Remove what is not spared, not held, and not of the newest `KEPT`; the folders that are gone."""
     found = []
     for manifest in folder.glob("[!.]*/manifest.json"):
         with suppress(FileNotFoundError):
             found.append((manifest.stat().st_mtime_ns, manifest))
     old = [manifest for _, manifest in sorted(found, reverse=True)[KEPT:]]
-    return [one.parent.name for one in old if one.parent.name not in spare and _removed(one)]
+    return [one.parent for one in old if not spared(one.parent) and _removed(one)]
 
 
 def _removed(manifest: Path) -> bool:

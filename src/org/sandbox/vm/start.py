@@ -7,7 +7,6 @@ booted from its disk instead.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from typing import Literal, TypeAlias
 
 from org.errors import EnvironmentProblem, OrgError, SandboxGone
 from org.ports import Command
-from org.sandbox.vm import GUEST_FILES, accel, hypervisor, initramfs, layout, qemu, saved
+from org.sandbox.vm import GUEST_FILES, accel, hypervisor, initramfs, qemu, saved
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.hypervisor import Hypervisor
 from org.sandbox.vm.layout import ImageFolder, MachineFolder, StateFolder
@@ -26,7 +25,7 @@ from org.sandbox.vm.link import Link, linked
 from org.sandbox.vm.net import Policy, Relay, relaying
 from org.sandbox.vm.plan import Plan
 from org.sandbox.vm.qemu import MachineSpec, Memory
-from org.sandbox.vm.turns import turn
+from org.sandbox.vm.snapshots import Snapshots
 
 Way: TypeAlias = Literal["boot", "snapshot", "suspension"]
 
@@ -35,7 +34,6 @@ BOOT_S = 180.0
 
 _RESUME_S = 60.0
 _SPARE = 268_435_456  # bytes of the disk that a snapshot leaves to others
-_MAKING = ".making-"
 # Until what was started beside the agent is done: it would be done again in each fork.
 _SETTLED = """
 import os, time
@@ -80,6 +78,7 @@ class Start:
         self._log, self._step, self._note = log, step, note
         self._spec = MachineSpec("", "")
         self._initrd = b""
+        self._snapshots = Snapshots(self._cache, log, step, note)
 
     async def up(self, stack: AsyncExitStack) -> Up:
         """The machine, which ends with `stack`. Raises `EnvironmentProblem`, and `SandboxGone` when it
@@ -131,7 +130,8 @@ class Start:
         if self._folder.overlay.exists():
             return None
         try:
-            snapshot = await self._snapshot(stack)
+            free = self._plan.memory_mib * 1024**2 + _SPARE
+            snapshot = await self._snapshots.taken(stack, self.key, self._save, free)
             self._step("forking the machine")
             await asyncio.to_thread(shutil.copyfile, snapshot.disk, self._folder.overlay)
             try:
@@ -157,41 +157,8 @@ class Start:
             stack.push_async_exit(own.pop_all())
         return up
 
-    # -- snapshots
-
-    async def _snapshot(self, stack: AsyncExitStack) -> StateFolder:
-        """That of this kind of machine, saved if need be, and held by `stack`.
-
-        Raises `EnvironmentProblem`, `SandboxGone`, `OSError`."""
-        folder = layout.snapshots(self._cache)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        snapshot = StateFolder(folder / self.key)
-        if not self._held(stack, snapshot):
-            async with turn(folder / ".lock", "saves a snapshot", self._step):
-                if not self._held(stack, snapshot):
-                    await self._save(snapshot)
-                    self._held(stack, snapshot)
-        return snapshot
-
-    def _held(self, stack: AsyncExitStack, snapshot: StateFolder) -> bool:
-        """Whether it can be used, and is held for that."""
-        if not stack.enter_context(saved.held(snapshot.manifest)) or saved.flaw(snapshot, self.key):
-            return False
-        os.utime(snapshot.manifest)  # those that are used are kept
-        return True
-
-    async def _save(self, snapshot: StateFolder) -> None:
-        """Boot a machine that nobody has used yet, and save it as it is then. Only within the turn."""
-        for stale in snapshot.path.parent.glob(f"{_MAKING}*"):
-            saved.remove(stale)
-        if snapshot.path.exists():
-            self._note(f"the snapshot is saved anew: {saved.flaw(snapshot, self.key)}")
-            saved.remove(snapshot.path)
-        free = shutil.disk_usage(snapshot.path.parent).free
-        if free < self._plan.memory_mib * 1024**2 + _SPARE:
-            raise EnvironmentProblem(f"{free >> 20} MiB of the disk are free, too few for a snapshot")
-        work = StateFolder(snapshot.path.with_name(f"{_MAKING}{snapshot.path.name}"))
-        work.path.mkdir(mode=0o700)
+    async def _save(self, work: StateFolder) -> None:
+        """Boot a machine that nobody has used yet, and save it as it is then."""
         self._step("starting a machine for the snapshot")
         work.initrd.write_bytes(self._initrd)
         await make_overlay(work.disk, self._image.root)
@@ -201,7 +168,7 @@ class Start:
         async with AsyncExitStack() as own:
             running = await self._running(own, spec, writes=[work.path])
             self._step("waiting for its guest")
-            await _settle(running, self._folder.ctl)
+            await _settle(self._folder.ctl)
             self._step("saving the snapshot")
             await running.qmp.stop()
             await running.qmp.save(work.state)
@@ -209,18 +176,6 @@ class Start:
             await running.process.wait()
         work.initrd.unlink()
         work.ram.chmod(0o600)
-        await asyncio.to_thread(saved.seal, work, self.key)
-        work.path.replace(snapshot.path)
-        self._log(f"saved the snapshot {snapshot.path.name}")
-        self._prune()
-
-    def _prune(self) -> None:
-        """Snapshots and images of other versions, which nobody comes back to, go."""
-        stood_on = self._folder.path.parent.glob("*/image")
-        used = {path.read_text().strip() for path in stood_on}
-        for folder, spare in ((layout.snapshots(self._cache), ()), (layout.images(self._cache), used)):
-            for name in saved.prune(folder, tuple(spare)):
-                self._log(f"removed, not used any more: {folder.name}/{name}")
 
     # -- QEMU
 
@@ -287,7 +242,7 @@ class Start:
         return made
 
 
-async def _settle(running: Hypervisor, port: Path) -> None:
+async def _settle(port: Path) -> None:
     """Until a guest that booted has nothing more to do, and nobody speaks with it."""
     async with linked(port, "the machine", timeout_s=BOOT_S) as link:
         root = Channel(link, Surroundings(workspace="/root", user="root"))
