@@ -48,8 +48,15 @@ snapshot() {
 # Arguments: branch, room. What an earlier push that was killed left behind would stop this one.
 RECEIVE = """
 set -e
-[ -e .git/HEAD ] || git init -q -b "$1"
-git config user.email > /dev/null || { git config user.name "$2"; git config user.email "$2@org.invalid"; }
+if ! [ -e .git/HEAD ]; then
+    rm -rf .org-new
+    git init -q -b "$1" .org-new
+    git -C .org-new config user.name "$2"
+    git -C .org-new config user.email "$2@org.invalid"
+    sync -f .org-new
+    mv -T .org-new/.git .git
+    rmdir .org-new
+fi
 rm -rf .git/objects/incoming-* .git/objects/tmp_objdir-incoming-*
 [ ! -d .git/refs/remotes/host ] || find .git/refs/remotes/host -name '*.lock' -delete
 exec git -c receive.shallowUpdate=true -c receive.autogc=false receive-pack .
@@ -65,7 +72,7 @@ new=$(git rev-parse -q --verify "refs/remotes/host/$1^{{commit}}") || exit
 killed=
 if [ -e .git/org-settling ]; then
     killed=yes
-    rm -f .git/index.lock .git/HEAD.lock ".git/refs/heads/$1.lock"
+    rm -f .git/index.lock .git/HEAD.lock ".git/refs/heads/$1.lock" .git/refs/heads/org-interrupted.lock
 fi
 now=$(snapshot .git) || exit
 head=$(git rev-parse -q --verify 'HEAD^{{commit}}')
@@ -121,6 +128,7 @@ if ! dir=$(git rev-parse --absolute-git-dir 2> /dev/null); then
 fi
 now=$(snapshot "$dir") || exit
 [ -n "$now" ] || exit {EMPTY}
+rm -f "$dir/refs/org/workspace.lock"
 git update-ref refs/org/workspace "$now" || exit
 git upload-pack "$dir"
 """
