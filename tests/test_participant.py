@@ -305,3 +305,17 @@ async def test_the_limit_follows_the_context_that_a_server_tells_later() -> None
         await room.say("me", "y" * 9000)
     assert "left out" in model_of(coder).prompts[0][-1].content
     assert model_of(coder).prompts[1][-1].content == "me: " + "y" * 9000
+
+
+async def test_answers_end_where_it_is_asked_for_and_summaries_do_not() -> None:
+    model = talk(600)
+    coder = participant("coder", model=model, context_tokens=4000, max_tokens=500)
+    coder.sampling = replace(coder.sampling, stop=("\n\n",), seed=7)
+    async with Room(participants=[coder], limits=NO_LIMITS) as room:
+        for n in range(20):
+            await room.say("me", f"question {n} " + "about it " * 30)
+    assert {(is_summary(request), request.stop) for request in model.requests} == {
+        (True, ()),
+        (False, ("\n\n",)),
+    }
+    assert {request.seed for request in model.requests} == {7}

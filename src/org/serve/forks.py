@@ -7,6 +7,7 @@ of the models, and that the sandbox works.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -56,9 +57,10 @@ class Forks:
         self._observers = observers
         self._stack = AsyncExitStack()
         self._servers: Servers | None = None
-        self._choosing = asyncio.Lock()
+        self._preparing = asyncio.Lock()
         self._walls_stand = False
         self._taken: set[int] = set()
+        self._mark = secrets.token_hex(4)  # a machine may serve two of us, while one hands over
 
     async def __aenter__(self) -> Forks:
         return self
@@ -91,17 +93,20 @@ class Forks:
         """
         servers = await self._shared()
         settings = replace(self._settings, participants=tuple(members))
-        opening = replace(self._opening, sampling=sampling)
+        if not routed:  # who is alone need not be called by name
+            settings = replace(settings, policy="in-turn")
+        opening = replace(self._opening, ask=None, sampling=sampling)
         async with AsyncExitStack() as stack:
             name = self._name(stack)
             workspace = opening.folder or await _workspace(stack)
             sandbox, place = await self._place(stack, workspace, "" if opening.folder else name)
             session = Session(settings, opening, name, workspace, sandbox, place, servers)
             names = [settings.name, *(member.id for member in members)]
-            participants = [
-                await session.participant(member, [other for other in names if other != member.id])
-                for member in members
-            ]
+            async with self._preparing:  # what one starts or finds out, the others share
+                participants = [
+                    await session.participant(member, [other for other in names if other != member.id])
+                    for member in members
+                ]
             entered = [Joined(settings.name, "person"), *(p.introduction for p in participants)]
             history = recall(entered, said, time.time(), routed=routed)
             await enter_room(session, stack, participants, history, None)
@@ -117,11 +122,11 @@ class Forks:
         number = next(n for n in range(1, MAX_FORKS + 1) if n not in self._taken)
         self._taken.add(number)
         stack.callback(self._taken.discard, number)
-        return f"fork-{number}"
+        return f"fork-{self._mark}-{number}"
 
     async def _shared(self) -> Servers:
         """The model is chosen when it is first needed, and then stays."""
-        async with self._choosing:
+        async with self._preparing:
             if self._servers is None:
                 settings = replace(self._settings, model=await self._choose(self._settings))
                 opening = self._opening
@@ -139,7 +144,6 @@ class Forks:
             tried=self._walls_stand,
         )
         if isinstance(sandbox, VirtualMachine):
-            await sandbox.clear()
             stack.push_async_callback(sandbox.clear)
         self._walls_stand = isinstance(sandbox, Bubblewrap)
         return sandbox, place
