@@ -20,7 +20,7 @@ from machine_kit import MEMORY, Owner, processes_of
 from org.errors import Busy, Conflict, EnvironmentProblem, ExitCode, UsageError
 from org.ports import Command
 from org.sandbox.vm import git, git_guest
-from org.sandbox.vm.git import Workspace, check_room, related, repository_of
+from org.sandbox.vm.git import Workspace, check_room, relation, repository_of
 from org.sandbox.vm.git_host import Repository, reason
 from org.sandbox.vm.git_stream import Intake
 from org.sandbox.vm.place import VirtualMachine
@@ -288,7 +288,7 @@ async def test_a_workspace_that_is_no_repository_comes_too(yard: Yard, broken: s
     before = await yard.there("find . | sort")
     fetched = await yard.bring()
     assert fetched.best == "workspace"
-    assert not await related(yard.repository, fetched.branches["workspace"])
+    assert await relation(yard.repository, fetched.branches["workspace"]) == "unrelated"
     assert await yard.there("find . | sort") == before
     assert not Path("/tmp", "org-git" + str(yard.guest.workspace).replace("/", "-")).exists()
     assert yard.here("git ls-tree -r --name-only org/work/workspace") == "below/it\nfile"
@@ -321,6 +321,17 @@ async def test_only_where_it_was_pushed_from(yard: Yard, tmp_path: Path) -> None
     assert await yard.workspace.pushed_from(yard.repository)
     assert await yard.workspace.pushed_from(Repository(tmp_path / "another place"))
     assert not await yard.workspace.pushed_from(Repository(tmp_path / "elsewhere"))
+
+
+async def test_how_what_came_stands_to_what_is_checked_out(yard: Yard) -> None:
+    await yard.push()
+    first = (await yard.bring()).branches["workspace"]
+    await yard.there("echo theirs > two")
+    later = (await yard.bring()).branches["workspace"]
+    assert await relation(yard.repository, first) == "contained"
+    assert await relation(yard.repository, later) == "new"
+    yard.here("git switch -q --orphan empty")
+    assert await relation(yard.repository, later) == "first"
 
 
 async def test_a_branch_called_like_the_workspace_does_not_hide_it(yard: Yard) -> None:
@@ -435,6 +446,19 @@ async def test_lies_are_refused(yard: Yard, name: str, monkeypatch: pytest.Monke
     assert yard.kept() == before
 
 
+async def test_a_guest_that_never_ends_is_given_up(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git, "MOST_S", 0.5)
+    monkeypatch.setattr(git_guest, "UPLOAD", "printf 0000; sleep 600")
+    with pytest.raises(EnvironmentProblem, match="not done within"):
+        await yard.workspace.fetch()
+
+
+async def test_what_reads_a_guests_objects_has_bounded_memory(yard: Yard) -> None:
+    await yard.push()
+    own = Repository(yard.own, own=True)
+    assert await own.ask("-c", "alias.bound=!ulimit -v", "bound") == str(3 * 1024**2)
+
+
 async def test_too_much_is_cut_off(yard: Yard) -> None:
     await yard.there("head -c 3000000 /dev/urandom > big")
     with pytest.raises(EnvironmentProblem, match="more than 1,000,000 bytes"):
@@ -488,6 +512,24 @@ async def test_a_push_that_is_cancelled_is_not_half_done(yard: Yard) -> None:
     assert (
         await yard.there("git status --porcelain; wc -c < big; ls .git/objects | grep inc || :") == "20000000"
     )
+
+
+async def test_a_checkout_that_has_begun_is_not_cancelled(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await yard.there("true")
+    waiting = "echo > ../begun; until [ -e ../go ]; do sleep 0.02; done; rm ../begun"
+    yard.guest.folder.chmod(0o777)
+    monkeypatch.setattr(git_guest, "SETTLE", f"{waiting}; {git_guest.SETTLE}")
+    pushing = asyncio.create_task(yard.push())
+    async with asyncio.timeout(60):
+        while not (yard.guest.folder / "begun").exists():  # noqa: ASYNC110 -- a file of another process
+            await asyncio.sleep(0.01)
+    pushing.cancel()
+    (yard.guest.folder / "go").touch()
+    with pytest.raises(asyncio.CancelledError):
+        await pushing
+    assert await yard.there("git status --porcelain; git branch --show-current") == "main"
 
 
 async def test_a_fetch_that_is_cancelled_leaves_nothing(yard: Yard) -> None:
@@ -672,7 +714,7 @@ def test_a_machine_whose_git_lies_is_refused(owner: Owner, lie: str, told: str) 
 def test_a_push_and_a_fetch_that_are_killed_leave_nothing_half_done(
     owner: Owner, tmp_path: Path, way: str
 ) -> None:
-    done_in(tmp_path, f"git init -q -b main big; cd big; {NAMED}; head -c 15000000 /dev/urandom > big")
+    done_in(tmp_path, f"git init -q -b main big; cd big; {NAMED}; head -c 5000000 /dev/urandom > big")
     big = tmp_path / "big"
     done_in(big, "git add .; git commit -q -m big")
     room = f"killed-{way}"
@@ -693,7 +735,7 @@ def test_a_push_and_a_fetch_that_are_killed_leave_nothing_half_done(
         assert done.returncode == 0, done.stderr
         assert (
             there(owner, "git status --porcelain; git fsck --no-dangling; wc -c < big", "--room", room)
-            == "15000000"
+            == "5000000"
         )
     assert "tmp_" not in kept(owner)
     assert done_in(big, "git rev-parse org/" + room + "/main") == done_in(big, "git rev-parse main")

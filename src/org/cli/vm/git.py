@@ -16,7 +16,7 @@ from org.errors import ExitCode, UsageError
 from org.journal.folder import is_room_id
 from org.sandbox.vm import layout
 from org.sandbox.vm.channel import Surroundings
-from org.sandbox.vm.git import Workspace, check_room, related, repository_of
+from org.sandbox.vm.git import Workspace, check_room, relation, repository_of
 from org.sandbox.vm.git_host import Repository
 from org.sandbox.vm.machine import DEFAULT
 from org.sandbox.vm.place import WORKSPACES, memory_of
@@ -80,9 +80,16 @@ async def _fetch(call: Call) -> int:
     if len(fetched.branches) > _MOST_SHOWN:
         print(f"and {len(fetched.branches) - _MOST_SHOWN} more")
     best = f"{below}/{fetched.best}"
-    how = "" if await related(repository, fetched.branches[fetched.best]) else "--allow-unrelated-histories "
-    at = "" if named is None else f"-C {shlex.quote(str(named))} "
-    print(f"`git {at}diff ...{best}` shows it, `git {at}merge {how}{best}` takes it")
+    at = "git" if named is None else f"git -C {shlex.quote(str(named))}"
+    match await relation(repository, fetched.branches[fetched.best]):
+        case "contained":
+            print("what is checked out has all of it")
+        case "new":
+            print(f"`{at} diff ...{best}` shows it, `{at} merge {best}` takes it")
+        case "first":
+            print(f"`{at} merge {best}` takes it")
+        case "unrelated":
+            print(f"`{at} merge --allow-unrelated-histories {best}` takes it")
     return ExitCode.DONE
 
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from org.errors import Busy, Conflict, EnvironmentProblem, UsageError
 from org.ports import Command, ExecResult
@@ -26,6 +27,9 @@ from org.wording import one_line
 
 WORKSPACE = "workspace"
 """What a fetched workspace itself is called, beside its branches."""
+
+Relation: TypeAlias = Literal["first", "new", "contained", "unrelated"]
+"""Of a commit to what is checked out: nothing is; it has more; it has no more; they share nothing."""
 
 _SETTLE_S = 300.0
 _FROM = "org.from"  # the repositories that were pushed from, in the settings of our own
@@ -193,12 +197,15 @@ async def common(repository: Repository) -> str:
     return os.path.realpath(await repository.ask(*words))
 
 
-async def related(repository: Repository, commit: str) -> bool:
-    """Whether a merge of `commit` needs no more than the word: it has history in common with what is
-    checked out, or nothing is yet."""
-    if not await repository.asked("rev-parse", "-q", "--verify", "HEAD^{commit}"):
-        return True
-    return bool(await repository.asked("merge-base", "HEAD", commit))
+async def relation(repository: Repository, commit: str) -> Relation:
+    """How `commit` stands to what is checked out in `repository`."""
+    head = await repository.asked("rev-parse", "-q", "--verify", "HEAD^{commit}")
+    if not head:
+        return "first"
+    base = await repository.asked("merge-base", head, commit)
+    if not base:
+        return "unrelated"
+    return "contained" if base == commit else "new"
 
 
 async def check_room(room: str) -> None:
