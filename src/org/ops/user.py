@@ -34,17 +34,20 @@ class Checkout:
         return self.git / "objects"
 
     def main(self) -> str:
-        """The commit of `main`, or of `master`, or of the branch that is checked out; raises `UsageError`."""
+        """The commit of `main`, else of `master`, else of the branch that is checked out.
+
+        Raises `UsageError` without any, `EnvironmentProblem` for a repository that cannot be taken in.
+        """
         if (self.git / "shallow").exists():
             raise EnvironmentProblem(
                 f"{self.folder} has not all of its history", f"`git -C {self.folder} fetch --unshallow`"
             )
-        lines = Git(self.git).run("for-each-ref", "--format=%(HEAD)%(objectname) %(refname)", "refs/heads")
-        heads = {name: head for head, _, name in (line.partition(" ") for line in lines.splitlines())}
-        checked_out = [name for name, head in heads.items() if head.startswith("*")]
+        lines = Git(self.git).run("for-each-ref", "--format=%(refname) %(objectname) %(HEAD)", "refs/heads")
+        heads = {name: commit for name, commit, *_ in map(str.split, lines.splitlines())}
+        checked_out = [line.split()[0] for line in lines.splitlines() if line.endswith("*")]
         for name in ("refs/heads/main", "refs/heads/master", *checked_out):
             if name in heads:
-                return _commit(heads[name][1:])
+                return _commit(heads[name])
         raise UsageError(f"there is no commit yet in {self.folder}", "`git commit` one first")
 
     def add_remote(self, repo: Path) -> bool:
