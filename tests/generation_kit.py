@@ -22,7 +22,6 @@ from org.ops import control
 from org.ops.layout import Layout
 
 DEADLINE_S = 60.0
-STREAM_S = 1.0
 IDLE_S = 2.0
 
 
@@ -39,10 +38,11 @@ def program(mode: str) -> None:
     if mode == "fail":
         sys.stderr.write("no such table: prices\n")
         sys.exit(3)
-    asyncio.run(serve(socket.socket(fileno=int(os.environ["ORG_LISTEN_FD"])), mode))
+    listener = socket.socket(fileno=int(os.environ["ORG_LISTEN_FD"]))
+    asyncio.run(serve(listener, mode, float(os.environ.get("STREAM_S", "1"))))
 
 
-async def serve(listener: socket.socket, mode: str = "well") -> None:
+async def serve(listener: socket.socket, mode: str = "well", seconds: float = 1.0) -> None:
     """One that loses no request: when told to end it takes no more connections, and ends those it has with
     their next answer, or when they were idle for a while."""
     loop = asyncio.get_running_loop()
@@ -81,12 +81,14 @@ async def serve(listener: socket.socket, mode: str = "well") -> None:
                 head = await reader.readuntil(b"\r\n\r\n")
             finally:
                 waiting.cancel()
-        if b"/stream" in head:
+        if b"/missing" in head:
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        elif b"/stream" in head:
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             for _ in range(10):
                 writer.write(b"2\r\nok\r\n")
                 await writer.drain()
-                await asyncio.sleep(STREAM_S / 10)
+                await asyncio.sleep(seconds / 10)
             writer.write(b"0\r\n\r\n")
         else:
             status = "draining" if draining.is_set() else "serving"
@@ -184,21 +186,22 @@ class Site:
         return self.layout.log(colour).read_text()
 
     def until(self, holds: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not holds():
-            assert time.monotonic() < deadline, self.notes()
-            time.sleep(0.05)
+        wait_for(holds, self.notes)
 
     def notes(self) -> str:
         return self.layout.supervisor_log.read_text()
 
     def close(self) -> None:
-        for colour in ("current", "candidate"):
-            with suppress(KeyError):
-                for old in self.status()[colour]["draining"]:
-                    os.kill(old["pid"], signal.SIGKILL)
-                os.kill(self.status()[colour]["pid"], signal.SIGKILL)
-            control.stop(self.layout, colour)
+        """End all of it now: told twice, a supervisor does not wait for drains."""
+        if supervisor := self.status().get("supervisor"):
+            pid = supervisor["pid"]
+
+            def has_ended() -> bool:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+                return not alive(pid)
+
+            self.until(has_ended)
 
 
 @contextmanager
@@ -208,6 +211,13 @@ def site(folder: Path) -> Iterator[Site]:
         yield made
     finally:
         made.close()
+
+
+def wait_for(holds: Callable[[], object], notes: Callable[[], str] = str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline, notes()
+        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:

@@ -1,0 +1,91 @@
+"""No request is lost when one generation follows another on the same socket, and rooms go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import generation_kit
+import load_kit
+import serve_kit
+from generation_kit import Site, alive
+from org.ops.keeper import WORDS
+from serve_kit import ask
+
+SWAPS = 4
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with generation_kit.site(tmp_path) as made:
+        yield made
+
+
+async def test_swaps_under_load(site: Site) -> None:
+    """New connections, kept ones, and streams that outlast a swap."""
+    await asyncio.to_thread(site.serve, 0)
+
+    async def swaps() -> None:
+        for number in range(1, SWAPS + 1):
+            told = await asyncio.to_thread(site.serve, number)
+            assert told["old_said_draining"]
+
+    swapping = asyncio.create_task(swaps())
+    tally = await load_kit.load(site.port, "/health", 4.0, 100, streams=10)
+    await swapping
+    assert dict(tally.lost) == {}
+    assert (tally.whole["fresh"], tally.whole["stream"]) == (200, 10)
+    assert tally.whole["kept"] > 0
+    assert (await asyncio.to_thread(generation_kit.get, site.port))["commit"] == f"{SWAPS:040x}"
+
+
+async def test_connections_from_before_a_swap(site: Site) -> None:
+    first = await asyncio.to_thread(site.serve, 1)
+    tally = await load_kit.race(site.port, "/health", 400, lambda: asyncio.to_thread(site.serve, 2))
+    assert (dict(tally.lost), tally.whole["late"]) == ({}, 400)
+    await asyncio.to_thread(site.until, lambda: not alive(first["pid"]))
+
+
+async def test_a_server_of_rooms_is_swapped(site: Site, tmp_path: Path) -> None:
+    """What is posted before, during and after is in the room once, and answered once."""
+    start: dict[str, object] = {
+        "start": ["{python}", serve_kit.__file__, str(tmp_path)],
+        "env.KEEP_ALIVE_S": "0.5",
+    }
+    await asyncio.to_thread(site.serve, 1, **start)
+    port = site.port
+    assert (await ask(port, "POST", "/rooms", {"id": "main"})).status == 201
+
+    async def post(number: int) -> None:
+        answer = await ask(port, "POST", "/rooms/main/messages", {"text": f"post {number}"})
+        assert answer.status in (200, 201, 202), answer.body
+
+    swapping = asyncio.create_task(asyncio.to_thread(site.serve, 2, **start))
+    number = 0
+    while not swapping.done() or number < 10:
+        await post(number)
+        number += 1
+    await swapping
+    await post(number)
+
+    async def texts(role: str) -> list[str]:
+        events = (await ask(port, "GET", "/rooms/main/transcript")).json["events"]
+        posted = [event["message"] for event in events if event["type"] == "posted"]
+        return [message["content"] for message in posted if message["role"] == role]
+
+    posted = [f"post {known}" for known in range(number + 1)]
+    async with asyncio.timeout(generation_kit.DEADLINE_S):
+        while f"heard: {posted[-1]}" not in await texts("model"):
+            await asyncio.sleep(0.05)
+    assert await texts("person") == posted
+    heard = await texts("model")  # one answer may be to several posts; none is answered twice
+    assert len(heard) == len(set(heard))
+    assert set(heard) <= {f"heard: {text}" for text in posted}
+
+
+def test_the_words_of_the_contract_are_those_of_the_server() -> None:
+    source = (Path(serve_kit.__file__).parent.parent / "src/org/serve/run.py").read_text(encoding="utf-8")
+    assert [word for word in WORDS if f'say("{word}")' in source] == list(WORDS)
