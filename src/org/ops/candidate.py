@@ -23,6 +23,9 @@ from org.ops.layout import Layout
 from org.ops.program import Program
 from org.ops.refs import HEADS, Refs
 
+_MODULE = "160000"
+"""The mode of another repository's commit in a tree: it stays what it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -166,9 +169,29 @@ def _snapshot(layout: Layout, git: Git, head: str) -> Iterator[Snapshot]:
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(layout.repo / "objects"),
         }
         git.run("read-tree", head, env=env)
-        _, listed = git.ask("ls-files", "-z", "--cached", "--others", "--exclude-standard", env=env)
-        for path in listed.split("\0"):
-            if path.endswith("/"):
-                raise UsageError(f"{path} is a Git repository of its own", "remove its `.git`, or ignore it")
-        git.run("update-index", "--add", "--remove", "--replace", "-z", "--stdin", input=listed, env=env)
+        gone, there = _listed(layout.candidate, git, env)
+        git.run("update-index", "--force-remove", "-z", "--stdin", input=gone, env=env)
+        git.run("update-index", "--add", "--replace", "-z", "--stdin", input=there, env=env)
         yield Snapshot(git.run("write-tree", env=env), objects, env)
+
+
+def _listed(folder: Path, git: Git, env: Mapping[str, str]) -> tuple[str, str]:
+    """The paths that the head has and the folder has not, and all that the folder has, each ended by NUL."""
+    words = ("ls-files", "-z", "--exclude-standard")
+    known = git.ask(*words, "--cached", "--stage", env=env)[1].split("\0")[:-1]
+    modes = {path: entry.split()[0] for entry, _, path in (line.partition("\t") for line in known)}
+    fresh = git.ask(*words, "--others", env=env)[1].split("\0")[:-1]
+    for path in fresh:
+        if path.endswith("/"):
+            raise UsageError(f"{path} is a Git repository of its own", "remove its `.git`, or ignore it")
+    kept = [path for path, mode in modes.items() if mode != _MODULE and _is_file(folder, path)]
+    gone = [path for path, mode in modes.items() if mode != _MODULE and not _is_file(folder, path)]
+    return "".join(f"{path}\0" for path in gone), "".join(f"{path}\0" for path in (*kept, *fresh))
+
+
+def _is_file(folder: Path, path: str) -> bool:
+    """Whether a file or a link stands there, and not behind a link."""
+    place = folder / path
+    if any(parent.is_symlink() for parent in place.parents if folder in parent.parents):
+        return False
+    return place.is_symlink() or place.is_file()

@@ -1,0 +1,287 @@
+"""The candidate: its branch, its folder, and how what is in there becomes a commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from command import ORG, Terminal
+from ops_kit import Shop, put
+from org.errors import Busy, OrgError, UsageError
+from org.ops import candidate, user
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def git(folder: Path, *words: str) -> str:
+    """As somebody runs it who works in the folder."""
+    return subprocess.run(
+        ["git", "-c", "user.name=Bob", "-c", "user.email=b@example.org", *words],
+        cwd=folder, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+
+
+# -- edit
+
+
+def test_it_begins_on_main_and_is_found_again(shop: Shop) -> None:
+    first = candidate.edit(shop.program)
+    assert first.branch.startswith("cand/")
+    assert shop.refs.branch(first.branch).commit == shop.main
+    assert (first.folder / "menu.txt").read_text() == "tea\n"
+    put(first.folder, {"menu.txt": "coffee\n"})
+    again = candidate.edit(shop.program)
+    assert (again.branch, again.folder) == (first.branch, first.folder)
+    assert (again.folder / "menu.txt").read_text() == "coffee\n"
+
+
+def test_the_folder_is_a_clone_of_its_own(shop: Shop) -> None:
+    opened = candidate.edit(shop.program)
+    assert git(opened.folder, "status", "--porcelain") == ""
+    assert git(opened.folder, "branch", "--show-current") == opened.branch
+    assert not (opened.folder / ".git/objects/info/alternates").exists()
+    assert not list((opened.folder / ".git").glob("hooks/*"))
+    ours = {path.stat().st_ino for path in (shop.layout.repo / "objects").rglob("*") if path.is_file()}
+    theirs = {path.stat().st_ino for path in (opened.folder / ".git/objects").rglob("*") if path.is_file()}
+    assert theirs and not ours & theirs
+
+
+def test_after_a_promote_a_new_one_begins(shop: Shop) -> None:
+    branch = shop.change({"a": "1"})
+    shop.promote()
+    opened = candidate.edit(shop.program)
+    assert opened.branch != branch
+    assert shop.refs.branch(opened.branch).commit == shop.main
+    assert (opened.folder / "a").read_text() == "1"
+    assert candidate.edit(shop.program).branch == opened.branch
+
+
+def test_after_a_rollback_it_is_the_same_again(shop: Shop) -> None:
+    branch = shop.change({"a": "1"})
+    shop.promote()
+    shop.rollback()
+    assert candidate.edit(shop.program).branch == branch
+
+
+def test_what_is_not_committed_is_never_lost(shop: Shop) -> None:
+    branch = shop.change({"a": "1"})
+    put(shop.layout.candidate, {"b": "2"})
+    shop.promote()
+    assert candidate.edit(shop.program).branch == branch
+    with pytest.raises(UsageError, match="not committed"):
+        candidate.edit(shop.program, new=True)
+    assert (shop.layout.candidate / "b").read_text() == "2"
+    shop.change({})
+    shop.promote()
+    assert shop.files() == {"menu.txt": "tea\n", "a": "1", "b": "2"}
+
+
+def test_one_that_was_never_worked_on_begins_again_on_a_main_that_moved(shop: Shop) -> None:
+    shop.edit({})
+    shop.save("mine", {"x": "1"})
+    opened = candidate.edit(shop.program)
+    assert (opened.folder / "x").read_text() == "1"
+    assert shop.refs.branch(opened.branch).commit == shop.main
+
+
+def test_another_can_be_begun_and_the_first_still_promoted(shop: Shop) -> None:
+    first = shop.change({"a": "1"})
+    second = candidate.edit(shop.program, new=True)
+    assert second.branch != first
+    assert not (second.folder / "a").exists()
+    shop.promote(first)
+    assert shop.files() == {"menu.txt": "tea\n", "a": "1"}
+
+
+def test_a_folder_that_is_gone_is_made_again(shop: Shop) -> None:
+    branch = shop.change({"a": "1"})
+    subprocess.run(["rm", "-rf", str(shop.layout.candidate)], check=True)
+    opened = candidate.edit(shop.program)
+    assert (opened.branch, (opened.folder / "a").read_text()) == (branch, "1")
+
+
+# -- commit
+
+
+def test_a_commit_is_of_all_files_and_by_the_user(shop: Shop) -> None:
+    folder = shop.edit({"a": "1", "deep/er/b": "2", ".gitignore": "*.log\n", "x.log": "noise"})
+    (folder / "run").write_text("#!/bin/sh\n")
+    (folder / "run").chmod(0o755)
+    (folder / "link").symlink_to("/etc/passwd")
+    (folder / "menu.txt").unlink()
+    branch, commit = candidate.commit(shop.program, "Breakfast\n\nand lunch", shop.env)
+    assert set(shop.files(commit)) == {"a", "deep/er/b", ".gitignore", "run", "link"}
+    assert shop.files(commit)["link"] == "/etc/passwd"
+    assert shop.repo.run("ls-tree", commit, "run").startswith("100755")
+    who = shop.repo.run("log", "-1", "--format=%an <%ae>, %cn: %B", branch)
+    assert who == "Ada <ada@example.org>, org: Breakfast\n\nand lunch"
+
+
+def test_an_author_who_has_no_name_is_org(shop: Shop, tmp_path: Path) -> None:
+    assert user.author({"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) == {}
+
+
+def test_a_folder_in_place_of_a_file_and_the_other_way_round(shop: Shop) -> None:
+    folder = shop.edit({"deep/a": "1"})
+    candidate.commit(shop.program, "one", shop.env)
+    (folder / "menu.txt").unlink()
+    (folder / "deep/a").unlink()
+    (folder / "deep").rmdir()
+    put(folder, {"menu.txt/inner": "1", "deep": "now a file"})
+    _, commit = candidate.commit(shop.program, "two", shop.env)
+    assert shop.files(commit) == {"menu.txt/inner": "1", "deep": "now a file"}
+
+
+def test_a_file_that_is_ignored_but_known_is_kept(shop: Shop) -> None:
+    shop.save("mine", {".gitignore": "*.log\n"})
+    (shop.checkout / "kept.log").write_text("1")
+    shop.git("add", "-f", "kept.log")
+    shop.git("commit", "-q", "-m", "log")
+    shop.edit({"kept.log": "2", "other.log": "1"})
+    _, commit = candidate.commit(shop.program, "x", shop.env)
+    assert shop.files(commit)["kept.log"] == "2"
+    assert "other.log" not in shop.files(commit)
+
+
+def test_a_submodule_stays_what_it_is(shop: Shop) -> None:
+    shop.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},vendor")
+    shop.git("commit", "-q", "-m", "module")
+    shop.edit({"a": "1"})
+    _, commit = candidate.commit(shop.program, "x", shop.env)
+    assert "160000 commit " + "1" * 40 in shop.repo.run("ls-tree", commit)
+
+
+def test_what_is_no_file_is_left_out(shop: Shop) -> None:
+    folder = shop.edit({"a": "1"})
+    os.mkfifo(folder / "pipe")
+    (folder / "menu.txt").unlink()
+    os.mkfifo(folder / "menu.txt")
+    _, commit = candidate.commit(shop.program, "x", shop.env)
+    assert shop.files(commit) == {"a": "1"}
+
+
+def test_no_change_is_no_commit(shop: Shop) -> None:
+    shop.edit({})
+    with pytest.raises(OrgError, match="no file has changed"):
+        candidate.commit(shop.program, "x", shop.env)
+
+
+def test_what_was_committed_in_the_folder_itself_counts_by_its_files(shop: Shop) -> None:
+    folder = shop.edit({"a": "1"})
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "by hand")
+    branch, commit = candidate.commit(shop.program, "kept", shop.env)
+    assert shop.files(commit) == {"menu.txt": "tea\n", "a": "1"}
+    assert shop.refs.branch(branch).parents == (shop.main,)
+
+
+def test_a_folder_without_its_git_is_as_good(shop: Shop) -> None:
+    folder = shop.edit({"a": "1"})
+    subprocess.run(["rm", "-rf", str(folder / ".git")], check=True)
+    _, commit = candidate.commit(shop.program, "x", shop.env)
+    assert shop.files(commit) == {"menu.txt": "tea\n", "a": "1"}
+    assert "+2" in shop_diff_after(shop, "2")
+
+
+def shop_diff_after(shop: Shop, text: str) -> str:
+    put(shop.layout.candidate, {"a": text})
+    return candidate.diff(shop.program)
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(shop: Shop, tmp_path: Path) -> None:
+    folder = shop.edit({})
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is gone"):
+        candidate.commit(shop.program, "x", shop.env)
+
+
+def test_links_inside_are_not_followed(shop: Shop, tmp_path: Path) -> None:
+    put(tmp_path / "secret", {"key": "s3cret"})
+    folder = shop.edit({"deep/key": "mine"})
+    candidate.commit(shop.program, "one", shop.env)
+    (folder / "deep/key").unlink()
+    (folder / "deep").rmdir()
+    (folder / "deep").symlink_to(tmp_path / "secret")
+    _, commit = candidate.commit(shop.program, "two", shop.env)
+    assert shop.files(commit)["deep"] == str(tmp_path / "secret")
+    assert "s3cret" not in str(shop.files(commit))
+
+
+def test_a_diff_leaves_nothing_behind(shop: Shop) -> None:
+    shop.edit({"a": "1"})
+    before = shop.repo.run("count-objects", "-v")
+    assert candidate.diff(shop.program).endswith("+1\n\\ No newline at end of file\n")
+    assert shop.repo.run("count-objects", "-v") == before
+    assert not list(shop.layout.root.glob(".[a-z]*"))
+
+
+def test_a_diff_is_of_what_was_done_and_not_of_what_main_did(shop: Shop) -> None:
+    branch = shop.change({"a": "1"})
+    other = shop.change({"b": "1"}, new=True)
+    shop.promote(branch)
+    patch = candidate.diff(shop.program)
+    assert "b/b" in patch and "a/a" not in patch
+    assert other != branch
+
+
+# -- as commands
+
+
+def test_the_way_of_a_candidate(shop: Shop) -> None:
+    opened = shop.org("candidate", "edit")
+    folder = Path(opened.stdout.removesuffix("\n"))
+    assert folder.is_dir()
+    assert "new remote `org`" in opened.stderr
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    put(folder, {"menu.txt": "coffee\n"})
+    diff = shop.org("candidate", "diff").stdout
+    assert "-tea\n+coffee\n" in diff
+    committed = json.loads(shop.org("candidate", "commit", "-m", "Coffee", "--json").stdout)
+    assert committed["reason"] == "committed"
+    assert shop.refs.branch(committed["branch"]).commit == committed["commit"]
+    assert shop.org("candidate", "diff").stdout == diff
+    assert json.loads(shop.org("candidate", "edit", "--json").stdout) == {
+        "v": 1, "code": 0, "reason": "editing", "branch": committed["branch"], "folder": str(folder)
+    }  # fmt: skip
+    again = shop.org("candidate", "commit", "-m", "Coffee")
+    assert (again.returncode, again.stderr) == (1, "org: no file has changed since the last commit\n")
+
+
+def test_a_diff_can_be_applied(shop: Shop) -> None:
+    text = "ünï\x1b[31m\r\n" * 3
+    shop.edit({"menu.txt": text})
+    done = subprocess.run(
+        [*ORG, "candidate", "diff"], cwd=shop.checkout, env=shop.env, capture_output=True, check=True
+    )
+    subprocess.run(["git", "apply", "-"], cwd=shop.checkout, env=shop.env, input=done.stdout, check=True)
+    assert (shop.checkout / "menu.txt").read_bytes() == text.encode()
+
+
+def test_in_a_terminal_a_file_drives_nothing(shop: Shop) -> None:
+    shop.edit({"menu.txt": "\x1b]0;evil\x07coffee\n"})
+    with Terminal([*ORG, "candidate", "diff"], shop.env, shop.checkout) as terminal:
+        assert terminal.exit_code() == 0
+    assert "evil\ufffdcoffee" in terminal.raw
+    assert "\x1b" not in terminal.raw
+
+
+def test_two_at_once_do_not_get_in_each_others_way(shop: Shop) -> None:
+    shop.edit({"a": "1"})
+    with shop.program.hold("candidate commit"), pytest.raises(Busy):
+        candidate.commit(shop.program, "x", shop.env)
+
+
+@pytest.mark.parametrize(
+    "words", [["candidate"], ["candidate", "nosuch"], ["candidate", "commit"], ["promote", "a", "b"]]
+)
+def test_words_that_are_off(shop: Shop, words: list[str]) -> None:
+    assert shop.org(*words).returncode == 2
