@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
+from playwright.async_api import Browser
 
 from engine import SCRIPTS, Engine, serving
+from page_kit import chromium
 
 # Wall time is no property of the code: a busy machine makes any example slow.
 settings.register_profile("org", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,3 +38,10 @@ def scripted(models: Path) -> Callable[..., AbstractAsyncContextManager[Engine]]
     It may be frozen and killed. The options are those of `EmbeddedServer`.
     """
     return partial(serving, models)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium; tests that use it run on the session's event loop."""
+    async with chromium() as running:
+        yield running

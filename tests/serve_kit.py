@@ -59,8 +59,8 @@ def settings_in(folder: Path) -> Settings:
     return load(cwd=folder, flags={}, env=env)
 
 
-def rooms_with(participants: Callable[[], Sequence[Participant]]) -> OpenRoom:
-    """What opens rooms with these participants in them."""
+def rooms_with(participants: Callable[[], Sequence[Participant]], **options: Any) -> OpenRoom:
+    """What opens rooms with these participants in them; `options` are those of `Room`."""
 
     @asynccontextmanager
     async def open_room(settings: Settings, opening: Opening) -> AsyncIterator[Session]:
@@ -73,7 +73,7 @@ def rooms_with(participants: Callable[[], Sequence[Participant]]) -> OpenRoom:
             servers = Servers(settings, stack, opening.progress)
             session = Session(settings, opening, room_id, folder, None, "nowhere", servers)
             history = [entry.event for entry in journal.read()]
-            room = Room(participants=participants(), journal=journal, history=history)
+            room = Room(participants=participants(), journal=journal, history=history, **options)
             session.room = await stack.enter_async_context(room)
             yield session
 
@@ -104,13 +104,18 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    folder: Path, participants: Callable[[], Sequence[Participant]] = parrots, **options: Any
+    folder: Path,
+    participants: Callable[[], Sequence[Participant]] = parrots,
+    *,
+    room: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Site]:
-    """A server on a free port, until the block ends."""
+    """A server on a free port, until the block ends. `room` are options of its rooms."""
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     options = {"pace": Pace(1e9, 1e9), "keep_alive_s": 0.2, **options}
-    serving = Serving(settings_in(folder), rooms_with(participants), Opening(), TOKEN, **options)
+    open_room = rooms_with(participants, **room or {})
+    serving = Serving(settings_in(folder), open_room, Opening(), TOKEN, **options)
     opened: asyncio.Future[Hub] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(serving, listener, opened.set_result))
     hub = await opened

@@ -33,7 +33,7 @@ def page_endpoint() -> Callable[[Request], Awaitable[Response]]:
     parts = files("org.serve").joinpath("page.html").read_bytes().split(NONCE)
 
     async def page(request: Request) -> Response:
-        nonce = secrets.token_urlsafe(16)
+        nonce = secrets.token_hex(16)
         body = nonce.encode().join(parts)
         headers = {
             "Content-Security-Policy": _POLICY.format(nonce=nonce),
