@@ -269,6 +269,14 @@ async def test_what_is_not_committed_comes_too_and_nothing_there_changes(yard: Y
     assert (await yard.bring()).branches == fetched.branches
 
 
+async def test_no_name_that_a_shell_would_read_is_proposed(yard: Yard) -> None:
+    await yard.push()
+    await yard.there("echo 3 > two; git commit -q -a -m theirs; git branch -m ';id;$(id)`id`'")
+    fetched = await yard.bring()
+    assert ";id;$(id)`id`" in fetched.branches
+    assert fetched.best == "workspace"
+
+
 async def test_a_merge_with_conflicts_comes_as_it_lies_there(yard: Yard) -> None:
     await yard.push()
     await yard.there(
@@ -669,7 +677,7 @@ def test_progress_is_shown_and_drives_no_terminal(owner: Owner) -> None:
     try:
         with owner.terminal("vm", "fetch", "--room", "shown") as terminal:
             terminal.wait_for("evil7% of [2Jall")
-            terminal.wait_for("takes it")
+            terminal.wait_for("all of it")
             assert terminal.exit_code() == 0
             assert "\x1b]0;" not in terminal.raw
             assert "\x1b[2J" not in terminal.raw

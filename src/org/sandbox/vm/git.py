@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -31,6 +32,7 @@ WORKSPACE = "workspace"
 Relation: TypeAlias = Literal["first", "new", "contained", "unrelated"]
 """Of a commit to what is checked out: nothing is; it has more; it has no more; they share nothing."""
 
+_PLAIN = re.compile(r"[a-zA-Z0-9._/-]+")  # a name that a person may be told to type
 _SETTLE_S = 300.0
 _FROM = "org.from"  # the repositories that were pushed from, in the settings of our own
 
@@ -46,7 +48,8 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """`branches` are names with their commits. `best` is the one that is as the workspace is."""
+    """`branches` are names with their commits, as the guest chose them. `best` is one that is as the
+    workspace is, of letters that mean nothing to a shell."""
 
     branches: dict[str, str]
     best: str
@@ -271,7 +274,8 @@ async def _fetched(own: Repository) -> Fetched:
     refs = dict(line.rsplit(" ", 1) for line in told.splitlines())
     workspace = refs.pop(f"refs/org/{WORKSPACE}")
     branches = {name.removeprefix("refs/org/heads/"): commit for name, commit in sorted(refs.items())}
-    same = [name for name, commit in branches.items() if commit == workspace and name != WORKSPACE]
+    plain = [name for name in branches if _PLAIN.fullmatch(name) and name != WORKSPACE]
+    same = [name for name in plain if branches[name] == workspace]
     best = "main" if "main" in same else same[0] if same else WORKSPACE
     return Fetched(branches | {WORKSPACE: workspace}, best)
 
