@@ -33,6 +33,8 @@ def _start_options(parser: argparse.ArgumentParser) -> None:
         "--memory", metavar="MIB", type=int, help=f"its memory ({MEMORY_MIB}, or what it had)"
     )
     parser.add_argument("--base", metavar="URL", help="the model server that it reaches")
+    parser.add_argument("--port", metavar="N", type=int, default=7001, help="where its port 7001 appears here "
+                        "(7001); 7002 is at the one after")  # fmt: skip
 
 
 def _up_options(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +153,8 @@ async def _up(machine: Machine, call: Call) -> None:
     memory_mib = call.args.memory or machine.memory() or MEMORY_MIB
     if not 256 <= memory_mib <= 1_048_576:
         raise UsageError(f"a machine has 256 MiB of memory or more, not {memory_mib}")
+    if not 1024 <= call.args.port < 65535:
+        raise UsageError(f"no port for a machine: {call.args.port}", "1024 to 65534")
     status = await machine.status()
     if status.state == "up":
         print(f"the machine `{machine.name}` is up")
@@ -169,8 +173,10 @@ async def _up(machine: Machine, call: Call) -> None:
             _say_unsigned(image)
             machine.make(image)
         cpus = min(_MOST_CPUS, os.cpu_count() or 1)
-        upstream = _upstream(call.settings)
-        started = await machine.up(image, cache, upstream, steps.step, memory_mib=memory_mib, cpus=cpus)
+        upstream, port = _upstream(call.settings), call.args.port
+        started = await machine.up(
+            image, cache, upstream, steps.step, memory_mib=memory_mib, cpus=cpus, port=port
+        )
     for note in started.notes:
         sys.stderr.write(f"{clean(note)}\n")
     walls = " + ".join((await machine.status()).facts.get("walls", ()))

@@ -148,8 +148,9 @@ class Machine:
         *,
         memory_mib: int,
         cpus: int,
+        port: int = 7001,
     ) -> Started:
-        """Start it, and wait until it is up. One that somebody else starts is waited for. Cancelling it
+        """Start it, and wait until it is up; its ports 7001 and 7002 then appear at `port` and the next. One that somebody else starts is waited for. Cancelling it
         ends a machine that is not up yet.
 
         Raises `EnvironmentProblem`, and `SandboxGone` when it did not come up.
@@ -157,7 +158,7 @@ class Machine:
         self._stand_on(image)
         folder, hostname = str(self.folder.path), _GUEST if self.name == DEFAULT else self.name
         root = str(image.folder.path)
-        plan = Plan(folder, root, str(cache), image.arch, hostname, memory_mib, cpus, upstream)
+        plan = Plan(folder, root, str(cache), image.arch, hostname, memory_mib, cpus, upstream, port)
         begun = asyncio.get_running_loop().time()
         notes: list[str] = []
         while (way := await self._try(plan, on_step, notes.append)) is None:

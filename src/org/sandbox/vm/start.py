@@ -68,7 +68,7 @@ class Start:
     def __init__(
         self, plan: Plan, log: Callable[[str], None], step: Callable[[str], None], note: Callable[[str], None]
     ) -> None:
-        self.policy = Policy(plan.upstream)
+        self.policy = Policy(plan.upstream, {7001: plan.port, 7002: plan.port + 1})
         self.key = ""
         """Whom a state fits that is saved of this machine; known once it is up."""
         self._plan = plan
