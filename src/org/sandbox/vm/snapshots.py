@@ -64,9 +64,12 @@ class Snapshots:
             raise EnvironmentProblem(f"{free >> 20} MiB of the disk are free, a snapshot wants {room >> 20}")
         work = StateFolder(folder / f"{_MAKING}{key}")
         work.path.mkdir(mode=0o700)
-        await save(work)
-        await asyncio.to_thread(saved.seal, work, key)
-        work.path.replace(snapshot.path)
+        try:
+            await save(work)
+            await asyncio.to_thread(saved.seal, work, key)
+            work.path.replace(snapshot.path)
+        finally:
+            saved.remove(work.path)
         self._log(f"saved the snapshot {key}")
         self._prune()
 
