@@ -33,8 +33,13 @@ def _start_options(parser: argparse.ArgumentParser) -> None:
         "--memory", metavar="MIB", type=int, help=f"its memory ({MEMORY_MIB}, or what it had)"
     )
     parser.add_argument("--base", metavar="URL", help="the model server that it reaches")
-    parser.add_argument("--port", metavar="N", type=int, default=7001, help="where its port 7001 appears here "
-                        "(7001); 7002 is at the one after")  # fmt: skip
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        type=int,
+        default=7001,
+        help="where its ports appear here: 7001 at N, 7002 next",
+    )
 
 
 def _up_options(parser: argparse.ArgumentParser) -> None:

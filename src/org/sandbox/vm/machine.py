@@ -150,8 +150,8 @@ class Machine:
         cpus: int,
         port: int = 7001,
     ) -> Started:
-        """Start it, and wait until it is up; its ports 7001 and 7002 then appear at `port` and the next. One that somebody else starts is waited for. Cancelling it
-        ends a machine that is not up yet.
+        """Start it, and wait until it is up. Its ports 7001 and 7002 appear at `port` and the one after.
+        One that somebody else starts is waited for. Cancelling it ends a machine that is not up yet.
 
         Raises `EnvironmentProblem`, and `SandboxGone` when it did not come up.
         """
