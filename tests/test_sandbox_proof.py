@@ -2,6 +2,7 @@ import asyncio
 import importlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -377,11 +378,11 @@ def test_a_virtual_machine_is_known_by_its_maker_or_processor(
 # -- the rules of a machine's own firewall
 
 
-UFW = {
+UFW = {  # read by somebody who is not root, and who therefore does not know all
     "on": ("ENABLED=yes", 'DEFAULT_OUTPUT_POLICY="DROP"\nIPV6=yes', "held"),
-    "off": ("ENABLED=no", 'DEFAULT_OUTPUT_POLICY="DROP"', "fell"),
-    "open": ("ENABLED=yes", 'DEFAULT_OUTPUT_POLICY="ACCEPT"', "fell"),
-    "half": ("ENABLED=yes", 'DEFAULT_OUTPUT_POLICY="DROP"\nIPV6=no', "fell"),
+    "off": ("ENABLED=no", 'DEFAULT_OUTPUT_POLICY="DROP"', "unknown"),
+    "open": ("ENABLED=yes", 'DEFAULT_OUTPUT_POLICY="ACCEPT"', "unknown"),
+    "half": ("ENABLED=yes", 'DEFAULT_OUTPUT_POLICY="DROP"\nIPV6=no', "unknown"),
 }
 
 
@@ -401,6 +402,7 @@ def test_what_ufw_was_set_up_with(monkeypatch: pytest.MonkeyPatch, firewall: Mod
     files = {"/etc/ufw/ufw.conf": enabled.encode(), "/etc/default/ufw": defaults.encode()}
     monkeypatch.setattr(firewall, "read", lambda path: files[path])
     monkeypatch.setattr(firewall, "_said", lambda *words: None)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0")])
     assert firewall.default_deny({})[0] == outcome
 
 
@@ -424,4 +426,8 @@ def test_what_root_is_told_of_the_rules(
 ) -> None:
     monkeypatch.setattr(firewall, "read", lambda path: b"")
     monkeypatch.setattr(firewall, "_said", lambda name, *words: rules if name == "nft" else tables)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0")])
     assert firewall.default_deny({})[0] == outcome
+    if rules is None:
+        monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo")])
+        assert firewall.default_deny({})[0] == "held"

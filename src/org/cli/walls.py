@@ -37,23 +37,36 @@ def as_lines(proof: Proof, style: Style, *, every: bool) -> Iterator[str]:
 def _attempts(proof: Proof, style: Style, *, every: bool) -> Iterator[str]:
     order: list[Outcome] = ["fell", "inconclusive", "held"]
     walls = list(proof.verdicts())
-    shown = [probe for probe in proof.probes if every or not probe.held]
-    shown.sort(key=lambda probe: (order.index(probe.outcome), walls.index(probe.wall)))
+    shown = [(probe, 0) for probe in proof.probes] if every else _alike(proof)
+    shown.sort(key=lambda one: (order.index(one[0].outcome), walls.index(one[0].wall)))
     rows = [
-        (f"  {_WORDS[one.outcome]}", one.wall, one.name, one_line(one.tried, 48), _detail(one))
-        for one in shown
+        (
+            f"  {_WORDS[one.outcome]}",
+            one.wall,
+            one.name + (f" and {others} more" if others else ""),
+            one_line(one.tried, 48),
+            one_line(one.detail, _WIDTH),
+        )
+        for one, others in shown
     ]
     if not rows:
         return
     lines = table(("  OUTCOME", "WALL", "ATTEMPT", "TRIED", "ANSWER"), rows, style).splitlines()
     yield lines[0]
-    for line, probe in zip(lines[1:], shown, strict=True):
+    for line, (probe, _) in zip(lines[1:], shown, strict=True):
         yield _painted(line, probe.outcome, style, len("  NOT HELD"))
     yield ""
 
 
-def _detail(probe: Probe) -> str:
-    return one_line(probe.detail, _WIDTH)
+def _alike(proof: Proof) -> list[tuple[Probe, int]]:
+    """What was not held against; of those on a wall that prove nothing for the same reason one, and
+    how many more there are."""
+    found: list[tuple[Probe, int]] = [(probe, 0) for probe in proof.fell]
+    unknown: dict[tuple[str, str], list[Probe]] = {}
+    for probe in proof.probes:
+        if probe.outcome == "inconclusive":
+            unknown.setdefault((probe.wall, probe.detail), []).append(probe)
+    return found + [(alike[0], len(alike) - 1) for alike in unknown.values()]
 
 
 def _controls(proof: Proof, style: Style, *, every: bool) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,12 @@ def default_deny(given: Given) -> Finding:
     tables = {name: _said(name, "-S", "OUTPUT") for name in ("iptables", "ip6tables")}
     if all("-P OUTPUT DROP" in (said or "") for said in tables.values()):
         return HELD, "iptables: the policy for what goes out is DROP, of IPv6 too"
-    if read("/etc/ufw/ufw.conf"):
-        return _ufw()
-    if rules is None:
-        return UNKNOWN, "only root sees the rules"
-    return FELL, "nothing refuses what goes out"
+    ufw = _ufw()
+    if ufw[0] == HELD or rules is not None:
+        return ufw
+    if all(name == "lo" for _, name in socket.if_nameindex()):
+        return HELD, "there is no device that anything could go out by"
+    return UNKNOWN, f"only root sees the rules; {ufw[1]}"
 
 
 def _ufw() -> Finding:
@@ -38,7 +40,7 @@ def _ufw() -> Finding:
         return ""
 
     if value("/etc/ufw/ufw.conf", "ENABLED") != "yes":
-        return FELL, "ufw is not enabled"
+        return FELL, "nothing refuses what goes out: ufw is not enabled"
     policy = value("/etc/default/ufw", "DEFAULT_OUTPUT_POLICY")
     if policy not in ("DROP", "REJECT"):
         return FELL, f"ufw lets out whatever no rule forbids ({policy or 'no policy'})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from org.sandbox.proof.report import Probe
+from org.sandbox.vm.layout import StateFolder
 
 WALL = "box"
 _PROC = Path("/proc")
@@ -142,11 +144,23 @@ def _home(qemu: int, home: Path) -> Said:
 
 
 def _writes(qemu: int, folder: Path) -> Said:
-    """Each mount that can be written and is not in memory."""
+    """Each mount that can be written and is not in memory. The memory that a machine was forked from is
+    one: QEMU opens it for writing, and whoever saved it looks whether it changed before each use."""
     own = folder.resolve()
-    places = [target for target, kind in _mounts(qemu, writable=True) if kind not in _OF_NO_DISK]
-    others = [place for place in places if Path(place) != own and not place.startswith("/dev/")]
-    return not others, f"in {', '.join(others)}" if others else "in the machine's folder alone"
+    places = [Path(target) for target, kind in _mounts(qemu, writable=True) if kind not in _OF_NO_DISK]
+    others = [place for place in places if place != own and not place.is_relative_to("/dev")]
+    unmarked = [str(place) for place in others if not _marked(place)]
+    if unmarked:
+        return False, f"in {', '.join(unmarked)}"
+    return True, "in the machine's folder" + (", and its snapshot's marked memory" if others else " alone")
+
+
+def _marked(place: Path) -> bool:
+    """Whether a saved state's manifest beside the file would tell that it was changed."""
+    try:
+        return place.name in json.loads(StateFolder(place.parent).manifest.read_text())["files"]
+    except (OSError, ValueError, LookupError):
+        return False
 
 
 def _mounts(qemu: int, *, writable: bool = False) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import socket
 import struct
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -52,7 +53,9 @@ async def prove_inside(base: str) -> Proof:
     with tempfile.TemporaryDirectory(prefix="org-inside-") as scratch:
         came = await attack(Local(Path(scratch), unsafe=True), tried, [control], {})
     done = reached([control], came)
-    return Proof(probes_of(tried, came, done, {}), done)
+    proof = Proof(probes_of(tried, came, done, {}), done)
+    held = (wall for wall, verdict in proof.verdicts().items() if verdict == "held")
+    return replace(proof, stands=tuple(held))
 
 
 def _model(base: str) -> tuple[Control, tuple[str, int]]:
