@@ -192,16 +192,9 @@ class Site:
         return self.layout.supervisor_log.read_text()
 
     def close(self) -> None:
-        """End all of it now: told twice, a supervisor does not wait for drains."""
+        """End all of it."""
         if supervisor := self.status().get("supervisor"):
-            pid = supervisor["pid"]
-
-            def has_ended() -> bool:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-                return not alive(pid)
-
-            self.until(has_ended)
+            end(supervisor["pid"])
 
 
 @contextmanager
@@ -211,6 +204,17 @@ def site(folder: Path) -> Iterator[Site]:
         yield made
     finally:
         made.close()
+
+
+def end(supervisor: int) -> None:
+    """End it now, with all that it serves: told twice, it does not wait for drains."""
+
+    def has_ended() -> bool:
+        with suppress(ProcessLookupError):
+            os.kill(supervisor, signal.SIGTERM)
+        return not alive(supervisor)
+
+    wait_for(has_ended)
 
 
 def wait_for(holds: Callable[[], object], notes: Callable[[], str] = str) -> None:

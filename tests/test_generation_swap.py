@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ async def test_connections_from_before_a_swap(site: Site) -> None:
 
 async def test_a_server_of_rooms_is_swapped(site: Site, tmp_path: Path) -> None:
     """What is posted before, during and after is in the room once, and answered once."""
-    start: dict[str, object] = {
+    start: dict[str, Any] = {
         "start": ["{python}", serve_kit.__file__, str(tmp_path)],
         "env.KEEP_ALIVE_S": "0.5",
     }
@@ -78,7 +79,7 @@ async def test_a_server_of_rooms_is_swapped(site: Site, tmp_path: Path) -> None:
 
     posted = [f"post {known}" for known in range(number + 1)]
     async with asyncio.timeout(generation_kit.DEADLINE_S):
-        while f"heard: {posted[-1]}" not in await texts("model"):
+        while f"heard: {posted[-1]}" not in await texts("model"):  # noqa: ASYNC110 - it is asked over HTTP
             await asyncio.sleep(0.05)
     assert await texts("person") == posted
     heard = await texts("model")  # one answer may be to several posts; none is answered twice

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from org.errors import EnvironmentProblem, OrgError
-from org.ops import wire
+from org.ops import ours, wire
 from org.ops.layout import Colour, Layout
 
 _ATTEMPTS = 3
@@ -94,7 +94,8 @@ def _start(layout: Layout) -> None:
     layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     with layout.supervisor_log.open("ab") as log:
         started = subprocess.run(
-            [sys.executable, "-P", "-m", "org.ops.supervisor", str(layout.root)],
+            ours.words("org.ops.supervisor", str(layout.root)),
+            env=ours.environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

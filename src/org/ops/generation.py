@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import EnvironmentProblem
-from org.ops import health, streams, wire
+from org.ops import health, ours, streams, wire
 from org.ops.keeper import WORDS
 from org.ops.plan import Plan
 
@@ -68,8 +67,8 @@ class Generation:
     @classmethod
     async def start(cls, plan: Plan, listener: socket.socket) -> Generation:
         """Start one; it waits until it is told to go. Raises `EnvironmentProblem`."""
-        ours = _start_keeper(listener)
-        reader, writer = await asyncio.open_connection(sock=ours, limit=wire.MOST_LINE)
+        channel = _start_keeper(listener)
+        reader, writer = await asyncio.open_connection(sock=channel, limit=wire.MOST_LINE)
         writer.write(plan.as_json().encode() + b"\n")
         state = None
         with suppress(TimeoutError):
@@ -195,22 +194,23 @@ class Generation:
 
 def _start_keeper(listener: socket.socket) -> socket.socket:
     """A channel to a keeper that waits for its plan. Raises `EnvironmentProblem`."""
-    ours, theirs = socket.socketpair()
+    channel, theirs = socket.socketpair()
     try:
         keeper = subprocess.Popen(
-            [sys.executable, "-P", "-m", "org.ops.keeper", str(listener.fileno())],
+            ours.words("org.ops.keeper", str(listener.fileno())),
+            env=ours.environment(os.environ),
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             pass_fds=(listener.fileno(),),
             start_new_session=True,
         )
     except OSError as error:
-        ours.close()
+        channel.close()
         raise EnvironmentProblem(f"no process can be started: {error.strerror}") from error
     finally:
         theirs.close()
     keeper.returncode = 0  # the supervisor waits for whatever ends
-    return ours
+    return channel
 
 
 def _handle(pid: int) -> int:

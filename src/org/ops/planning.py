@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from org.errors import ConfigError, EnvironmentProblem
-from org.ops import family, settings
+from org.ops import family, ours, settings
 from org.ops.layout import Colour, Layout
 from org.ops.plan import Plan, command, environment
 
@@ -28,7 +28,8 @@ def make_plan(layout: Layout, colour: Colour, given: Mapping[str, str]) -> Calla
             env |= read.env
         else:
             spec = {"argv": argv, "env": dict(read.env), "health": read.health, "drain_s": read.drain_timeout}
-            argv = (sys.executable, "-P", "-m", "org.ops.splice", json.dumps(spec))
+            argv = tuple(ours.words("org.ops.splice", json.dumps(spec)))
+            env = ours.environment(env)
         account, limits = None, {}
         if colour == "candidate":
             account, _ = account_of_candidate(layout, folder)

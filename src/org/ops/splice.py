@@ -23,6 +23,13 @@ from org.ops import health, streams
 from org.ops.listener import BACKLOG, HOST
 from org.ops.plan import command
 
+# What was meant for this process, and not for the program behind it.
+_OURS = frozenset(
+    {
+        *("ORG_CONTRACT", "ORG_LISTEN_FD", "ORG_GO_FD", "ORG_ACK_FD", "ORG_HEALTH_SOCK", "ORG_NONCE"),
+        "PYTHONPATH",
+    }
+)
 _BLOCK = 65_536
 _POLL_S = 0.05
 _ENDS_S = 5.0
@@ -68,7 +75,7 @@ class Splice:
         return code if code >= 0 else 1
 
     def _start(self) -> subprocess.Popen[bytes]:
-        kept = {name: value for name, value in os.environ.items() if not _is_contract(name)}
+        kept = {name: value for name, value in os.environ.items() if name not in _OURS}
         argv = command(self._spec["argv"], {"port": str(self._port)})
         return subprocess.Popen(argv, env={**kept, **self._spec["env"], "PORT": str(self._port)})
 
@@ -166,17 +173,6 @@ def _free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _is_contract(name: str) -> bool:
-    return name in (
-        "ORG_CONTRACT",
-        "ORG_LISTEN_FD",
-        "ORG_GO_FD",
-        "ORG_ACK_FD",
-        "ORG_HEALTH_SOCK",
-        "ORG_NONCE",
-    )
 
 
 def _say(word: str) -> None:

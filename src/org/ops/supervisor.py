@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import Busy, OrgError, UsageError
-from org.ops import describe, family, logfile, streams, wire
+from org.ops import describe, family, logfile, ours, streams, wire
 from org.ops.generation import Generation
 from org.ops.layout import Colour, Layout
 from org.ops.listener import bind
@@ -173,10 +173,10 @@ class Supervisor:
     async def _door(self) -> AsyncIterator[None]:
         path = self._layout.supervisor_socket
         path.unlink(missing_ok=True)
+        os.chdir(path.parent)  # its whole path may be too long for a socket
         before = os.umask(0o177)
         try:
-            with wire.short(path) as name:
-                server = await asyncio.start_unix_server(self._answer, name, limit=wire.MOST_LINE)
+            server = await asyncio.start_unix_server(self._answer, path.name, limit=wire.MOST_LINE)
         finally:
             os.umask(before)
         try:
@@ -307,8 +307,8 @@ class Supervisor:
             slot.leave()
         for fd in (self._lock, *(slot["listener"] for slot in state["slots"].values())):
             os.set_inheritable(fd, True)
-        words = [sys.executable, "-P", "-m", "org.ops.supervisor", str(self._layout.root), json.dumps(state)]
-        os.execv(sys.executable, words)
+        words = ours.words("org.ops.supervisor", str(self._layout.root), json.dumps(state))
+        os.execve(words[0], words, ours.environment(os.environ))
 
 
 def _colour(name: str) -> Colour:

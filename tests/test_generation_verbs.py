@@ -1,0 +1,216 @@
+"""`org start`, `stop`, `status` and `logs`, as a person types them in a program's repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import generation_kit
+from command import Terminal
+from generation_kit import alive, end, free_port, get, wait_for
+from ops_kit import Shop
+from org.errors import ExitCode
+from org.ops import control
+
+
+class Program(Shop):
+    """The kit's program in a repository, trusted; `ports` are its own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.ports = [free_port(), free_port()]
+        self.settle("well")
+
+    def settle(self, mode: str, **more: object) -> str:
+        """Commit how it starts, and trust that."""
+        start = [sys.executable, generation_kit.__file__, mode]
+        table = {"start": start, "contract": 1, "ports": self.ports, **more}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in table.items()]
+        commit = self.save(f"be {mode} {more}", {"org.toml": "\n".join(("[generation]", *lines, ""))})
+        assert self.org("trust").returncode == 0
+        return commit
+
+    def commit(self, files: Mapping[str, str]) -> str:
+        """A commit of the candidate with these files."""
+        branch = self.change(files)
+        return self.refs.branch(branch).commit
+
+    def told(self, *words: str) -> dict[str, Any]:
+        done = self.org(*words, "--json")
+        assert done.stderr == ""
+        told: dict[str, Any] = json.loads(done.stdout)
+        assert (told["v"], told["code"]) == (1, done.returncode)
+        return told
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    made = Program(tmp_path)
+    yield made
+    if made.program.begun:
+        supervisor = made.told("status")["supervisor"]
+        if supervisor is not None:
+            end(supervisor["pid"])
+
+
+def test_both_colours_side_by_side(program: Program) -> None:
+    first = program.git("rev-parse", "HEAD")
+    started = program.told("start", "current")
+    assert (started["reason"], started["commit"]) == ("serving", first)
+    assert started["url"] == f"http://127.0.0.1:{program.ports[0]}"
+    candidate = program.commit({"menu.txt": "coffee\n"})
+    assert program.told("start", "candidate")["commit"] == candidate
+    assert [get(port)["commit"] for port in program.ports] == [first, candidate]
+    status = program.told("status")
+    assert [status[colour]["state"] for colour in ("current", "candidate")] == ["serving"] * 2
+    assert status["main"] == {"commit": first, "promotes": 0}
+    assert program.told("stop", "candidate")["reason"] == "stopped"
+    assert program.told("stop", "candidate")["reason"] == "not-served"
+    assert program.told("status")["candidate"] is None
+
+
+def test_what_is_said_to_a_person(program: Program) -> None:
+    done = program.org("start", "current")
+    pid = get(program.ports[0])["pid"]
+    commit = program.git("rev-parse", "HEAD")[:12]
+    url = f"http://127.0.0.1:{program.ports[0]}"
+    assert done.stdout == f"current: {commit} is served at {url}, pid {pid}\n"
+    again = program.org("start", "current")
+    assert again.stdout == f"current: {commit} is served already at {url}, pid {pid}\n"
+    status = program.org("status").stdout.splitlines()
+    assert status[0].startswith(f"current    serving {commit} at {url}, pid {pid}, up ")
+    assert "well in " in status[0]
+    assert status[1:] == ["candidate  not served", f"main       {commit}"]
+    assert "org: " + commit + " starts" in program.org("logs").stdout
+    assert program.org("stop", "current").stdout == "current is stopped\n"
+    assert program.org("status").stdout.startswith("current    not served\n")
+
+
+def test_a_commit_on_the_users_main_is_taken_in_and_swapped_in(program: Program) -> None:
+    first = program.told("start", "current")
+    commit = program.save("more", {"menu.txt": "cake\n"})
+    second = program.told("start", "current")
+    assert (second["commit"], second["old_said_draining"]) == (commit, True)
+    assert get(program.ports[0])["commit"] == commit != first["commit"]
+
+
+def test_a_promote_swaps_and_a_rollback_swaps_back(program: Program) -> None:
+    before = program.told("start", "current")["commit"]
+    program.commit({"menu.txt": "coffee\n"})
+    promoted = program.promote(swap=control.swap)
+    assert promoted.swapped
+    assert get(program.ports[0])["commit"] == promoted.commit != before
+    done = program.told("rollback")
+    assert done["swapped"]
+    assert get(program.ports[0])["commit"] == done["commit"]
+    assert program.files(done["commit"]) == program.files(before)
+
+
+def test_it_has_to_be_trusted(program: Program) -> None:
+    assert program.org("trust", "--remove").returncode == 0
+    done = program.org("start", "current")
+    assert done.returncode == ExitCode.USAGE
+    assert "not trusted: " in done.stderr
+    assert f"`org trust {program.checkout}`" in done.stderr
+    program.org("trust")
+    assert program.told("start", "current")["reason"] == "serving"
+
+
+def test_a_candidate_that_does_not_come_up(program: Program) -> None:
+    program.told("start", "current")
+    folder = program.edit({})
+    text = (folder / "org.toml").read_text()
+    program.commit({"org.toml": text.replace('"well"', '"fail"')})
+    done = program.org("start", "candidate")
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert "ended before it was healthy: exit code 3" in done.stderr
+    assert "no such table: prices" in done.stderr
+    assert program.told("status")["candidate"] is None
+    assert get(program.ports[0])["status"] == "serving"
+
+
+def test_a_supervisor_that_was_killed_is_found_again_by_status(program: Program) -> None:
+    served = program.told("start", "current")
+    pid = program.told("status")["supervisor"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not alive(pid))
+    status = program.told("status")
+    assert status["supervisor"]["pid"] != pid
+    assert (status["current"]["pid"], status["current"]["state"]) == (served["pid"], "serving")
+
+
+def test_in_the_foreground_until_told_to_end(program: Program) -> None:
+    words = [sys.executable, "-m", "org", "start", "current", "--foreground"]
+    with Terminal(words, program.env, program.checkout) as terminal:
+        terminal.wait_for("current: serves")
+        assert get(program.ports[0])["status"] == "serving"
+        assert program.org("start", "current", "--foreground").returncode == ExitCode.BUSY
+        terminal.type("\x03")
+        terminal.wait_for("ends")
+        assert terminal.exit_code() == ExitCode.DONE
+    assert program.told("status")["supervisor"] is None
+
+
+def test_in_the_foreground_what_does_not_come_up_ends_it(program: Program) -> None:
+    program.settle("fail")
+    done = program.org("start", "current", "--foreground")
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert "exit code 3" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_a_unit_that_systemd_understands(program: Program, tmp_path: Path) -> None:
+    done = program.org("start", "current", "--systemd")
+    unit = tmp_path / "org-shop.service"
+    unit.write_text(done.stdout)
+    words = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    checked = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert unit.name not in checked.stderr
+    assert f"WorkingDirectory={program.checkout}" in done.stdout
+    assert "systemctl --user enable --now" in done.stderr
+    assert program.told("status")["supervisor"] is None
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux here")
+def test_a_window_to_look_through(program: Program) -> None:
+    words = [sys.executable, "-m", "org", "start", "current", "--tmux"]
+    place = {"TMUX_TMPDIR": str(program.folder), "TERM": "xterm"}
+    with Terminal(words, program.env | place, program.checkout) as terminal:
+        terminal.wait_for("starts")
+        ended = subprocess.run(["tmux", "kill-server"], env=program.env | place, check=False)
+        assert ended.returncode == 0
+        terminal.exit_code()
+    assert get(program.ports[0])["status"] == "serving"
+
+
+def test_logs_that_are_followed(program: Program) -> None:
+    program.told("start", "current")
+    words = [sys.executable, "-m", "org", "logs", "-f", "current"]
+    with Terminal(words, program.env, program.checkout) as terminal:
+        terminal.wait_for("starts")
+        program.org("stop", "current")
+        terminal.wait_for("ended: exit code 0")
+        terminal.type("\x03")
+        assert terminal.exit_code() == ExitCode.INTERRUPTED
+
+
+def test_words_that_make_no_sense(program: Program) -> None:
+    for words, said in [
+        (("start", "current", "cand/1"), "current is always main"),
+        (("start",), "colour"),
+        (("stop", "both"), "invalid choice"),
+        (("start", "candidate"), "there is no candidate"),
+    ]:
+        done = program.org(*words)
+        assert done.returncode == ExitCode.USAGE
+        assert said in done.stderr
