@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +28,7 @@ from org.sandbox.vm.layout import MachineFolder, StateFolder
 from org.sandbox.vm.link import Link, linked
 from org.sandbox.vm.plan import Plan
 from org.sandbox.vm.start import BOOT_S, Way
+from org.sandbox.vm.starter import begin
 
 DEFAULT = "default"
 """The name of the machine that verbs and rooms use."""
@@ -161,59 +160,15 @@ class Machine:
         plan = Plan(folder, root, str(cache), image.arch, hostname, memory_mib, cpus, upstream, port)
         begun = asyncio.get_running_loop().time()
         notes: list[str] = []
-        while (way := await self._try(plan, on_step, notes.append)) is None:
+        way = None
+        while way is None:
             notes.clear()
+            way = await begin(plan, self.folder.log, self._holder, on_step, notes.append)
+            if way is None:
+                on_step("waiting for the machine, which another process starts or ends")
+                way = await self._until_up()
         self.folder.memory.write_text(f"{memory_mib}\n")
         return Started(asyncio.get_running_loop().time() - begun, way, tuple(notes))
-
-    async def _try(
-        self, plan: Plan, on_step: Callable[[str], None], on_note: Callable[[str], None]
-    ) -> Way | None:
-        """Start its process, and hear how far that is; None when another was there, which is gone."""
-        with self.folder.log.open("ab") as log:
-            starter = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "org.sandbox.vm.supervisor"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-                cwd="/",
-            )
-        assert starter.stdin is not None
-        assert starter.stdout is not None
-        starter.stdin.write(plan.as_json().encode())
-        starter.stdin.close()
-        try:
-            return await self._follow(starter.stdout, on_step, on_note)
-        finally:
-            await starter.wait()  # it has left its machine to itself
-
-    async def _follow(
-        self, said: asyncio.StreamReader, on_step: Callable[[str], None], on_note: Callable[[str], None]
-    ) -> Way | None:
-        pid = 0
-        try:
-            async for line in said:
-                match json.loads(line):
-                    case {"pid": int(number)}:
-                        pid = number
-                    case {"step": str(step)}:
-                        on_step(step)
-                    case {"note": str(note)}:
-                        on_note(note)
-                    case {"ready": _, "way": told}:
-                        way: Way = told
-                        return way
-                    case {"busy": True}:
-                        on_step("waiting for the machine, which another process starts or ends")
-                        return await self._until_up()
-                    case {"error": str(error), "hint": str(hint)}:
-                        raise SandboxGone(error, hint or "`org vm logs` shows more")
-        except asyncio.CancelledError:
-            if pid and self._holder() == pid:
-                os.kill(pid, signal.SIGKILL)
-            raise
-        raise SandboxGone("the machine's process ended", f"its log: {self.folder.log}")
 
     async def _until_up(self) -> Way | None:
         """Until what another process does with it is done; None when it is down then."""
