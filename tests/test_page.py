@@ -216,6 +216,7 @@ async def test_tokens_and_budgets_are_shown(tmp_path: Path, browser: Browser) ->
             await expect(details).to_contain_text("bob")
             await expect(made.page.get_by_label("Speak as")).to_be_visible()
             await details.get_by_role("button", name="Send coder out").click()
+            await made.page.get_by_role("button", name="Send out").click()
             await expect(made.log).to_contain_text("coder left the room")
 
 
