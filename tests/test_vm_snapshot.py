@@ -141,6 +141,9 @@ async def test_forks_are_many_and_strangers_to_each_other(person: Person) -> Non
     names = ["default", "default-2", "default-3"]
     status = json.loads(person.done("status", "--json").stdout)
     assert [one["name"] for one in status["others"]] == names[1:]
+    facts = [(await person.named(name).status()).facts for name in names]
+    ports = [port for one in facts for port in one["network"]["inbound"].values()]
+    assert len(set(ports)) == 6
     unlike = (
         "cat /etc/machine-id; cat /proc/sys/kernel/random/boot_id; hostname",
         "od -An -tx1 -N16 /dev/urandom",

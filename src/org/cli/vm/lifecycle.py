@@ -23,6 +23,7 @@ from org.sandbox.vm.machine import Machine, machine_of, machines_of
 from org.wording import clean, duration
 
 MEMORY_MIB = 1024
+PORT = 7001
 _MOST_CPUS = 2
 _MOST = 32  # machines that one call starts
 _AT_A_TIME = 2
@@ -37,8 +38,7 @@ def _start_options(parser: argparse.ArgumentParser) -> None:
         "--port",
         metavar="N",
         type=int,
-        default=7001,
-        help="where its ports appear here: 7001 at N, 7002 next",
+        help=f"where its ports appear here: 7001 at N, 7002 next ({PORT}, or where they did)",
     )
 
 
@@ -112,6 +112,9 @@ async def _reset(call: Call) -> int:
 
 async def _rm(call: Call) -> int:
     machines = await _meant(call)
+    if not machines:
+        print("there is no machine")
+        return ExitCode.DONE
     names = ", ".join(machine.name for machine in machines)
     _confirm(f"removed with all that was written in it: {names}", yes=call.args.yes)
     for machine in machines:
@@ -145,21 +148,24 @@ async def _up_all(machines: Sequence[Machine], call: Call) -> None:
     await _up(first, call)
     turns = asyncio.Semaphore(_AT_A_TIME)
 
-    async def one(machine: Machine) -> None:
+    async def one(number: int, machine: Machine) -> None:
         async with turns:
-            await _up(machine, call)
+            await _up(machine, call, number)
 
-    async with asyncio.TaskGroup() as tasks:
-        for machine in others:
-            tasks.create_task(one(machine))
+    await asyncio.gather(*(one(number, machine) for number, machine in enumerate(others, 1)))
 
 
-async def _up(machine: Machine, call: Call) -> None:
+async def _up(machine: Machine, call: Call, number: int = 0) -> None:
+    """Start it, as the one with that number of several, each of which has its own ports here."""
     memory_mib = call.args.memory or machine.memory() or MEMORY_MIB
     if not 256 <= memory_mib <= 1_048_576:
         raise UsageError(f"a machine has 256 MiB of memory or more, not {memory_mib}")
-    if not 1024 <= call.args.port < 65535:
-        raise UsageError(f"no port for a machine: {call.args.port}", "1024 to 65534")
+    if call.args.port is None and not number:
+        port = machine.port() or PORT
+    else:
+        port = (call.args.port or PORT) + 2 * number
+    if not 1024 <= port < 65535:
+        raise UsageError(f"no port for a machine: {port}", "1024 to 65534")
     status = await machine.status()
     if status.state == "up":
         print(f"the machine `{machine.name}` is up")
@@ -178,7 +184,7 @@ async def _up(machine: Machine, call: Call) -> None:
             _say_unsigned(image)
             machine.make(image)
         cpus = min(_MOST_CPUS, os.cpu_count() or 1)
-        upstream, port = _upstream(call.settings), call.args.port
+        upstream = _upstream(call.settings)
         started = await machine.up(
             image, cache, upstream, steps.step, memory_mib=memory_mib, cpus=cpus, port=port
         )

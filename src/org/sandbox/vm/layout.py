@@ -141,6 +141,11 @@ class MachineFolder:
         return self.path / "memory"
 
     @property
+    def port(self) -> Path:
+        """Where its port 7001 appears on this machine."""
+        return self.path / "port"
+
+    @property
     def suspended(self) -> Path:
         """Where it is to go on, a `StateFolder`; there is none when it is to be booted."""
         return self.path / "suspended"

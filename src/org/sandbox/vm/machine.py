@@ -133,10 +133,11 @@ class Machine:
 
     def memory(self) -> int | None:
         """How much it was started with the last time, in MiB."""
-        try:
-            return int(self.folder.memory.read_text())
-        except FileNotFoundError:
-            return None
+        return _number(self.folder.memory)
+
+    def port(self) -> int | None:
+        """Where its port 7001 appeared then."""
+        return _number(self.folder.port)
 
     async def up(
         self,
@@ -168,6 +169,7 @@ class Machine:
                 on_step("waiting for the machine, which another process starts or ends")
                 way = await self._until_up()
         self.folder.memory.write_text(f"{memory_mib}\n")
+        self.folder.port.write_text(f"{port}\n")
         return Started(asyncio.get_running_loop().time() - begun, way, tuple(notes))
 
     async def _until_up(self) -> Way | None:
@@ -270,6 +272,13 @@ class Machine:
             return int(os.pread(lock, 20, 0) or b"0") or None
         finally:
             os.close(lock)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except FileNotFoundError:
+        return None
 
 
 def machines_of(state: Path) -> list[Machine]:
