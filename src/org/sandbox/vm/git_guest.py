@@ -17,11 +17,13 @@ ENV = {
     "GIT_COMMITTER_NAME": "org",
     "GIT_COMMITTER_EMAIL": "org@org.invalid",
     # A machine may be killed at any time: an object that is empty then would count as there for ever.
-    "GIT_CONFIG_COUNT": "2",
+    "GIT_CONFIG_COUNT": "3",
     "GIT_CONFIG_KEY_0": "core.fsync",
     "GIT_CONFIG_VALUE_0": "all",
     "GIT_CONFIG_KEY_1": "core.fsyncMethod",
     "GIT_CONFIG_VALUE_1": "batch",
+    "GIT_CONFIG_KEY_2": "core.compression",  # where a processor is emulated, more takes longer than it saves
+    "GIT_CONFIG_VALUE_2": "1",
 }
 
 # The same tree on the same parent is the same commit, date and all: what was fetched once is known again.
