@@ -36,7 +36,12 @@ expect.set_options(timeout=60_000)
 # What a page may not do; the page under test reports it here.
 WATCH = """
 window.broken = [];
-addEventListener("securitypolicyviolation", event => broken.push(`policy: ${event.violatedDirective}`));
+window.firstBroken = new Promise(resolve => {
+  addEventListener("securitypolicyviolation", event => {
+    broken.push(`policy: ${event.violatedDirective}`);
+    resolve();
+  });
+});
 for (const name of ["alert", "confirm", "prompt"]) window[name] = () => broken.push(name);
 """
 

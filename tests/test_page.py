@@ -157,7 +157,7 @@ async def test_two_who_speak_at_once_are_seen_at_once(tmp_path: Path, browser: B
                 await live.get_by_text("thinking", exact=True).click()
                 await expect(live.get_by_text("Let me think of it.")).to_be_visible()
             await expect(made.log).not_to_contain_text("and a line")  # it is not said yet
-            assert await made.log.get_attribute("aria-live") == "polite"
+            await expect(made.log).to_have_attribute("aria-live", "polite")
             go.set()
             await made.over()
             await expect(made.messages).to_have_count(3)
@@ -238,6 +238,71 @@ async def test_what_runs_is_interrupted(tmp_path: Path, browser: Browser) -> Non
             await expect(made.log).to_contain_text("coder was interrupted")
             await expect(stop).to_be_hidden()
             await expect(made.log).to_contain_text("stopped: interrupted")
+
+
+@browsing
+async def test_what_is_taken_back_is_seen_no_more(tmp_path: Path, browser: Browser) -> None:
+    async with stage(tmp_path, Actor("coder", saying("hi"))) as running:
+        await running.ask("POST", "/rooms", {"id": "main"})
+        async with tab(browser, running.port, "main") as made:
+            for number in (1, 2):
+                await made.say(f"word {number}")
+                await made.over(number)
+            room = (await running.hub.open("main")).room
+            await room.undo()
+            await expect(made.messages).to_have_count(2)
+            await room.clear()
+            await expect(made.log).to_contain_text("everybody starts afresh")
+            await made.page.reload()
+            await expect(made.messages).to_have_count(2)
+
+
+@browsing
+async def test_the_list_of_rooms_says_where_something_is_new(tmp_path: Path, browser: Browser) -> None:
+    async with stage(tmp_path, Actor("coder", saying("hi"))) as running:
+        for room in ("main", "other"):
+            await running.ask("POST", "/rooms", {"id": room})
+        async with tab(browser, running.port, "main") as made:
+            await running.ask("POST", "/rooms/other/messages", {"text": "psst"})
+            other = made.page.get_by_role("link", name="other")
+            await expect(other.locator(".badge")).to_have_text("2")
+            await other.click()
+            await expect(made.messages).to_have_count(2)
+            await expect(other.locator(".badge")).to_have_count(0)
+            await made.page.get_by_label("Filter rooms").fill("mai")
+            await expect(other).to_have_count(0)
+            await made.page.go_back()
+            await expect(made.page.get_by_role("heading", name="main", level=1)).to_be_visible()
+
+
+@browsing
+async def test_whoever_comes_later_sees_who_speaks(tmp_path: Path, browser: Browser) -> None:
+    go, waiting = asyncio.Event(), asyncio.Event()
+
+    async def act(turn: Turn) -> str:
+        speak(turn, "PAS")  # it may be saying nothing, and nothing is shown of that
+        waiting.set()
+        await go.wait()
+        speak(turn, "TE is French")
+        await asyncio.Event().wait()
+        return ""
+
+    async with stage(tmp_path, Actor("coder", act)) as running:
+        await running.ask("POST", "/rooms", {"id": "main"})
+        async with tab(browser, running.port, "main") as first:
+            await first.say("go")
+            await waiting.wait()
+            async with tab(browser, running.port, "main") as second:
+                speaking = second.page.get_by_role("article", name="coder is speaking")
+                await expect(speaking).to_be_visible()
+                await expect(first.page.get_by_role("article", name="coder is speaking")).to_be_visible()
+                assert "PAS" not in await first.page.locator("org-log").inner_text()
+                go.set()
+                await expect(speaking).to_contain_text("TE is French")
+                await expect(first.page.locator("org-log")).to_contain_text("PASTE is French")
+                await second.page.get_by_role("button", name="Interrupt").click()
+                for made in (first, second):
+                    await expect(made.log).to_contain_text("coder was interrupted")
 
 
 @browsing

@@ -118,6 +118,31 @@ async def test_html_scripts_and_links_stay_text(tmp_path: Path, browser: Browser
                 await expect(made.messages.last).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'alert(1)'}))",
+        "document.body.setAttribute('onclick', 'alert(1)')",
+        "document.body.innerHTML = '<b>x</b>'",
+        "document.write('x')",
+        "fetch('http://127.0.0.1:9/')",
+        "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/x.png'}))",
+        "document.head.append(Object.assign(document.createElement('style'), {textContent: '*{}'}))",
+        "document.body.append(document.createElement('iframe'))",
+    ],
+)
+async def test_what_gets_past_the_page_meets_its_policy(
+    tmp_path: Path, browser: Browser, attempt: str
+) -> None:
+    async with stage(tmp_path) as running, tab(browser, running.port, check=False) as made:
+        await made.page.evaluate(f"() => {{ setTimeout(() => {{ {attempt} }}) }}")
+        await expect(made.page.get_by_role("heading", name="No rooms yet")).to_be_visible()
+        if "iframe" in attempt:
+            await made.page.locator("iframe").evaluate("frame => { frame.src = 'http://127.0.0.1:9/' }")
+        await made.page.evaluate("firstBroken")
+        assert all(problem.startswith("policy: ") for problem in await made.page.evaluate("broken"))
+
+
 async def test_what_drives_a_terminal_or_turns_the_writing_is_gone(tmp_path: Path, browser: Browser) -> None:
     async with stage(tmp_path, actor(ESCAPES + "\n" + BIDI)) as running:
         await running.ask("POST", "/rooms", {"id": "main"})
