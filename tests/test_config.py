@@ -427,6 +427,14 @@ def test_a_file_that_changes_is_no_longer_trusted(home: Home, monkeypatch: pytes
     assert len(home.load().warnings) == 1
 
 
+def test_trust_says_what_would_be_started(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.file('[generation]\nstart = "shop --now"')
+    _trust(home, monkeypatch)
+    assert "allowed: org start runs 'shop --now'" in capsys.readouterr().out
+
+
 def test_trust_holds_for_one_folder_by_its_real_path(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.file("[limits]\nturns = 99")
     _trust(home, monkeypatch)

@@ -82,6 +82,7 @@ def test_a_candidate_is_limited_and_sees_no_key(site: Site, monkeypatch: pytest.
     assert status["current"]["containment"] == {
         "user": candidate["user"] if not candidate["own_user"] else status["current"]["containment"]["user"],
         "own_user": False,
+        "shared_because": "",
         "limits": {},
         "not_prevented": [],
     }

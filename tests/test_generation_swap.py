@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import generation_kit
 import load_kit
 import serve_kit
 from generation_kit import Site, alive
+from org.ops import control
 from org.ops.keeper import WORDS
 from serve_kit import ask
 
@@ -90,3 +93,37 @@ async def test_a_server_of_rooms_is_swapped(site: Site, tmp_path: Path) -> None:
 def test_the_words_of_the_contract_are_those_of_the_server() -> None:
     source = (Path(serve_kit.__file__).parent.parent / "src/org/serve/run.py").read_text(encoding="utf-8")
     assert [word for word in WORDS if f'say("{word}")' in source] == list(WORDS)
+
+
+async def test_whatever_becomes_of_the_supervisor(site: Site) -> None:
+    """It is killed, and becomes its next image, under load; swaps go on."""
+    await asyncio.to_thread(site.serve, 0)
+
+    async def upheaval() -> None:
+        await asyncio.to_thread(control.reexec, site.layout)
+        await asyncio.to_thread(site.serve, 1)
+        os.kill(site.status()["supervisor"]["pid"], signal.SIGKILL)
+        told = await asyncio.to_thread(site.serve, 2)
+        assert told["old_said_draining"]
+
+    suffering = asyncio.create_task(upheaval())
+    tally = await load_kit.load(site.port, "/health", 4.0, 100, streams=10)
+    await suffering
+    assert dict(tally.lost) == {}
+    assert (tally.whole["fresh"], tally.whole["stream"]) == (200, 10)
+    assert (await asyncio.to_thread(generation_kit.get, site.port))["commit"] == f"{2:040x}"
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.1, 0.2, 0.3])
+async def test_the_supervisor_is_killed_in_the_middle_of_a_swap(site: Site, wait_s: float) -> None:
+    """One of the two serves, the other goes."""
+    await asyncio.to_thread(site.serve, 1, drain_timeout=5)
+    pid = site.status()["supervisor"]["pid"]
+    swapping = asyncio.create_task(asyncio.to_thread(site.serve, 2, drain_timeout=5))
+    await asyncio.sleep(wait_s)  # the probe itself: any instant has to do
+    os.kill(pid, signal.SIGKILL)
+    await swapping  # it asks the next supervisor
+    await asyncio.to_thread(site.until, lambda: len(list(site.layout.run.glob("*.keeper"))) == 1)
+    status = site.status()["current"]
+    assert (status["commit"], status["health"]["ok"], status["draining"]) == (f"{2:040x}", True, [])
+    assert generation_kit.get(site.port)["pid"] == status["pid"]

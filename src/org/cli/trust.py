@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import tomllib
 from pathlib import Path
 
 from org.cli.options import Parser
@@ -19,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="org trust",
         description="Trust a folder's org.toml as it is now: another server, higher limits, freer tools,"
-        " the sandbox. When the file changes, it has to be trusted again.",
+        " the sandbox, what `org start` runs. When the file changes, it has to be trusted again.",
     )
     made.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="default: here")
     made.add_argument("--remove", action="store_true", help="trust it no longer")
@@ -40,6 +41,9 @@ def run(argv: list[str]) -> int:
         return 0
     text = read_text_of(path)
     asked = load(cwd=path.parent, flags={}, env=env).refused  # a broken file is an error, and not trusted
+    start = tomllib.loads(text).get("generation", {}).get("start")
+    if start is not None:
+        asked = (*asked, f"org start runs {start!r}")
     trust(places.state, path, text)
     print(f"trusted: {path}, as it is now")
     print("\n".join(f"  allowed: {value}" for value in asked) or "  nothing in it was held back")

@@ -79,13 +79,12 @@ async def _serving(generation: Generation) -> dict[str, Any]:
 def _containment(generation: Generation) -> dict[str, Any]:
     plan = generation.plan
     uid = plan.uid if plan.uid >= 0 else os.getuid()
-    alone = plan.uid >= 0
-    candidate = plan.colour == "candidate"
     return {
         "user": _name(uid),
-        "own_user": alone,
+        "own_user": plan.uid >= 0,
+        "shared_because": plan.shared,
         "limits": dict(plan.limits),
-        "not_prevented": list(NOT_PREVENTED) if candidate and not alone else [],
+        "not_prevented": list(NOT_PREVENTED) if plan.shared else [],
     }
 
 

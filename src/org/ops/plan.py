@@ -33,7 +33,8 @@ CANDIDATE_KEY = "ORG_CANDIDATE_API_KEY"
 class Plan:
     """`argv` starts it in `folder`, the files of `commit`; `env` is all of its environment but what it is
     handed by the contract. It says `nonce` when asked for its health. `limits` are by their names in
-    `resource`; `uid` and `gid` are -1 for our own. `speaks` is whether it knows the contract itself."""
+    `resource`; `uid` and `gid` are -1 for our own, and `shared` is why a candidate has no other. `speaks` is
+    whether it knows the contract itself."""
 
     colour: str
     commit: str
@@ -48,6 +49,7 @@ class Plan:
     speaks: bool
     uid: int = -1
     gid: int = -1
+    shared: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> str:

@@ -30,9 +30,9 @@ def make_plan(layout: Layout, colour: Colour, given: Mapping[str, str]) -> Calla
             spec = {"argv": argv, "env": dict(read.env), "health": read.health, "drain_s": read.drain_timeout}
             argv = tuple(ours.words("org.ops.splice", json.dumps(spec)))
             env = ours.environment(env)
-        account, limits = None, {}
+        account, shared, limits = None, "", {}
         if colour == "candidate":
-            account, _ = account_of_candidate(layout, folder)
+            account, shared = account_of_candidate(layout, folder)
             limits = family.limits_for(account)
             env |= _home(layout, account)
         return Plan(
@@ -49,6 +49,7 @@ def make_plan(layout: Layout, colour: Colour, given: Mapping[str, str]) -> Calla
             speaks=bool(read.contract),
             uid=account.uid if account else -1,
             gid=account.gid if account else -1,
+            shared=shared,
             limits=limits,
         )
 

@@ -70,8 +70,9 @@ def _more(one: Mapping[str, Any]) -> Iterator[str]:
     for what in one.get("not_guaranteed", ()):
         yield f"not guaranteed: {what}"
     contained = one.get("containment", {})
-    if contained.get("own_user"):
-        yield f"runs as {contained['user']}"
+    if contained.get("own_user") or contained.get("shared_because"):
+        why = contained["shared_because"]
+        yield f"runs as {contained['user']}{f', as you do: {why}' if why else ''}"
     for what in contained.get("not_prevented", ()):
         yield f"not prevented: {what}"
 
