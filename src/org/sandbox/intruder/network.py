@@ -18,6 +18,7 @@ else:  # sent along with this part
 
 _TCP_S = 2.0
 _UDP_S = 1.0
+_OWN_S = 10.0  # what is reached for sure may take its time, on a busy machine
 # Errors that only somebody out there can have caused.
 _ANSWERS = (errno.ECONNREFUSED, errno.ECONNRESET)
 _NAME = b"\x07example\x03com\x00\x00\x01\x00\x01"
@@ -54,7 +55,7 @@ def _stopped(error: OSError, host: str) -> Finding:
 def tcp(given: Given) -> Finding:
     host, port = given["host"], given["port"]
     try:
-        with socket.create_connection((host, port), timeout=_TCP_S):
+        with socket.create_connection((host, port), timeout=given.get("wait_s", _TCP_S)):
             return FELL, f"connected to {host} port {port}"
     except OSError as error:
         return _stopped(error, host)
@@ -63,7 +64,7 @@ def tcp(given: Given) -> Finding:
 def udp(given: Given) -> Finding:
     host, port = given["host"], given["port"]
     with socket.socket(_family(host), socket.SOCK_DGRAM) as sender:
-        sender.settimeout(_UDP_S)
+        sender.settimeout(given.get("wait_s", _UDP_S))
         try:
             sender.connect((host, port))
             sender.send(_QUESTIONS[given["question"]])
@@ -98,7 +99,7 @@ def icmp(given: Given) -> Finding:
     for kind in (socket.SOCK_RAW, socket.SOCK_DGRAM):
         try:
             with socket.socket(inet, kind, protocol) as sender:
-                sender.settimeout(_UDP_S)
+                sender.settimeout(given.get("wait_s", _UDP_S))
                 sender.sendto(request, (host, 0))
                 try:
                     sender.recv(2048)
@@ -206,7 +207,7 @@ def _answering(kind: int, answer: bytes) -> tuple[int, socket.socket]:
         listener.listen()
     if os.fork() == 0:
         try:
-            listener.settimeout(_TCP_S)
+            listener.settimeout(_OWN_S)
             _answer_once(listener, answer)
         finally:
             os._exit(0)
@@ -228,7 +229,7 @@ def _answer_once(listener: socket.socket, answer: bytes) -> None:
 def reaches(prober: Callable[[Given], Finding], given: Given) -> Finding:
     """Whether a kind of attempt reaches what it should be able to: then what it does not reach is not
     to be had. `fell` is what is hoped for."""
-    mine = given["own"]
+    mine, given = given["own"], given | {"wait_s": _OWN_S}
     if mine == "unix":
         name = f"org-own-{os.getpid()}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
