@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.engine]
 
 STEPS = [
     call("sh", cmd="id -un; cat /home/org/.local/state/org/rooms/main/*; echo kept > note; pwd"),
-    call("python_run", code="import os\nprint('user', os.getuid())"),
+    call("python_run", code="print(__import__('os').getuid())"),
     "Both ran.",
 ]
 ROSTER = '[[participant]]\nid = "coder"\nprofile = "agent"\nsystem = "[[in-a-machine]]"\n'
@@ -170,11 +170,13 @@ async def test_a_room_that_is_served_there(owner: Owner, served: str) -> None:
         while not any(event["type"] == "stopped" for event in events):
             await asyncio.sleep(0.1)
             events = _asked(port, token, "GET", "/rooms/main/transcript")["events"]
-    shell, program = (event["result"] for event in events if event["type"] == "call_finished")
+    results = [event["result"] for event in events if event["type"] == "call_finished"]
+    assert len(results) == 2, events
+    shell, program = results
     assert shell["output"].startswith("job\n")
     assert "Permission denied" in shell["output"]
     assert shell["output"].endswith("/srv/org/main\n")
-    assert program["output"] == "user 1002\n"
+    assert program["output"] == "1002\n"
     assert [event["message"]["content"] for event in events if event["type"] == "posted"][-1] == "Both ran."
     assert said(owner, b"", "cat", "/srv/org/main/note") == "kept\n"
     assert said(owner, b"", "sh", "-c", "ls .local/state/org/rooms", user="org") == "main\n"

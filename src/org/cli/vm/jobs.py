@@ -27,9 +27,8 @@ async def detach(channel: Channel, name: str, words: Sequence[str]) -> int:
     try:
         pid = await channel.detach(name, words)
     except Busy as error:
-        raise Busy(
-            error.message, "`--job NAME` gives it another name, `org vm stop` ends the other"
-        ) from error
+        hint = f"`--job NAME` gives it another name, `org vm stop {name}` ends the other"
+        raise Busy(error.message, hint) from error
     print(f"the job `{name}` runs (process {pid} there); `org vm joblog {name} -f` shows what it says")
     return ExitCode.DONE
 
