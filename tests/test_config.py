@@ -17,6 +17,7 @@ from org.cli import init as init_verb
 from org.cli import trust as trust_verb
 from org.config import (
     Limits,
+    MachineChoice,
     Member,
     SandboxChoice,
     Settings,
@@ -111,7 +112,13 @@ def test_a_flag_that_was_not_given_sets_nothing(home: Home) -> None:
 
 
 def test_every_field_of_the_settings_is_in_the_table(home: Home) -> None:
-    parts = {"limits": Limits, "tools": ToolPolicies, "sandbox": SandboxChoice, "client": Timeouts}
+    parts = {
+        "limits": Limits,
+        "tools": ToolPolicies,
+        "sandbox": SandboxChoice,
+        "vm": MachineChoice,
+        "client": Timeouts,
+    }
     for prefix, kind in parts.items():
         assert {field.name for field in dataclasses.fields(kind)} == {
             key.name.split(".")[1] for key in KEYS if key.name.startswith(prefix + ".")
@@ -131,6 +138,7 @@ def test_every_key_can_be_set_by_the_users_file(home: Home) -> None:
         limits = { turns = 1, seconds = 2.5, tokens = 3, tools = 4, steps = 5 }
         tools = { sh = "ask", python_run = "off", chat_mode = "ask", embedded = "off" }
         sandbox = { place = "vm", require = true }
+        vm = { mirror = "https://near.example:8080/debian/" }
         client = { idle_timeout_s = 7, connect_timeout_s = 0.5 }
         [[participant]]
         id = "a-1"
@@ -147,6 +155,7 @@ def test_every_key_can_be_set_by_the_users_file(home: Home) -> None:
     assert settings.limits == Limits(1, 2.5, 3, 4, 5)
     assert settings.tools == ToolPolicies("ask", "off", "ask", "off")
     assert settings.sandbox == SandboxChoice("vm", True)
+    assert settings.vm == MachineChoice("https://near.example:8080/debian")
     assert settings.client == Timeouts(7, 0.5)
     assert settings.participants == (Member("a-1", "simple", "n", "http://other:1/v1", "Be brief.", 0, 12),)
     assert (settings.base, settings.policy, settings.name) == ("http://there:8080/v1", "mention", "grace")
@@ -338,6 +347,7 @@ GUARDED = {
     "[limits]\nsteps = 17": ("limits.steps", 16),
     '[sandbox]\nplace = "local"': ("sandbox.place", "auto"),
     "[sandbox]\nrequire = true": ("sandbox.require", False),
+    '[vm]\nmirror = "http://evil.example"': ("vm.mirror", None),
 }
 
 
@@ -516,6 +526,7 @@ def _trust(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         ('[tools]\nsh = "maybe"', ["`tools.sh`", '"off", "ask", "run"']),
         ('[sandbox]\nplace = "cloud"', ["`sandbox.place`", '"auto", "bubblewrap", "local", "vm"']),
         ('base = "ftp://x"', ["`base`", "expected a URL"]),
+        ('[vm]\nmirror = "http://ada:pw@x/debian"', ["`vm.mirror`", "`dists/`", "//...@x/debian"]),
         ('name = "Ada L"', ["`name`", "lower-case"]),
         ("participant = 3", ["`participant`", "[[participant]]"]),
         ("[participant]\nid = 'a'", ["`participant`", "[[participant]]"]),
@@ -628,8 +639,10 @@ def test_the_starter_is_valid_and_silent(home: Home) -> None:
 def test_the_starter_with_every_line_taken_in_says_what_holds_anyway(home: Home) -> None:
     path = home.file(re.sub(r"(?m)^#(?! )", "", starter_toml()))
     settings = home.load()
-    assert set(settings.sources.values()) == {str(path)}
-    assert settings.warnings == ()
+    # All but the one that is an example, and that a project's file may not set by itself.
+    others = {key: source for key, source in settings.sources.items() if key != "vm.mirror"}
+    assert set(others.values()) == {str(path)}
+    assert settings.refused == ("vm.mirror = http://mirror.example/debian",)
     assert settings.participants == DEFAULT_ROSTER
     assert settings.limits == home.load(home.path).limits
 

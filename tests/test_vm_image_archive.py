@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from archive_kit import Server, deb, publish, serving
-from org.errors import EnvironmentProblem
+from command import Home
+from org.errors import EnvironmentProblem, ExitCode
 from org.sandbox.vm.image import archive
 from org.sandbox.vm.image.fetch import opener
 from org.sandbox.vm.image.sources import Source
@@ -152,3 +153,16 @@ async def test_the_proxies_of_apt_are_used(tmp_path: Path, monkeypatch: pytest.M
     assert await archive.proxies() == {"http": "http://mine:1"}
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
     assert await archive.proxies() == {}
+
+
+def test_the_settings_or_a_flag_name_it(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.user_settings('[vm]\nmirror = "http://127.0.0.1:1/set/"')
+    done = home.run("vm", "up")
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert "cannot fetch http://127.0.0.1:1/set-security/" in done.stderr
+    assert "http://127.0.0.1:1/given-" in home.run("vm", "up", "--mirror", "http://127.0.0.1:1/given").stderr
+    (home.project / "org.toml").write_text('[vm]\nmirror = "http://127.0.0.1:1/theirs"')
+    done = home.run("vm", "import", "tree.tar")
+    assert "ignored, not trusted: vm.mirror" in done.stderr
+    assert "cannot fetch http://127.0.0.1:1/set-" in done.stderr

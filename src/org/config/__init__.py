@@ -5,6 +5,7 @@ from org.config.places import Places, find_places
 from org.config.schema import (
     DEFAULT_ROSTER,
     Limits,
+    MachineChoice,
     Member,
     SandboxChoice,
     Timeouts,
@@ -17,6 +18,7 @@ from org.config.urls import base_url, is_loopback
 __all__ = [
     "DEFAULT_ROSTER",
     "Limits",
+    "MachineChoice",
     "Member",
     "Places",
     "SandboxChoice",

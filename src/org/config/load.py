@@ -18,6 +18,7 @@ from org.config.schema import (
     KEYS,
     Key,
     Limits,
+    MachineChoice,
     Member,
     Policy,
     SandboxChoice,
@@ -63,6 +64,7 @@ class Settings:
     participants: tuple[Member, ...]
     tools: ToolPolicies
     sandbox: SandboxChoice
+    vm: MachineChoice
     client: Timeouts
     places: Places
     color: bool
@@ -137,6 +139,7 @@ def load(*, cwd: Path, flags: Mapping[str, object], env: Mapping[str, str]) -> S
         participants=participants,
         tools=ToolPolicies(**section(values, "tools")),
         sandbox=SandboxChoice(**section(values, "sandbox")),
+        vm=MachineChoice(**section(values, "vm")),
         client=Timeouts(**section(values, "client")),
         places=places,
         color=not env.get("NO_COLOR"),

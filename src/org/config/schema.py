@@ -25,6 +25,7 @@ PROFILES: tuple[ProfileName, ...] = ("agent", "python", "simple")
 
 RESERVED_IDS = frozenset({"group", "all", "everyone", "system", "user", "assistant", "tool"})
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+_ARCHIVE = re.compile(r"https?://[^\s/@?#]+(/[^\s?#]*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,13 @@ class SandboxChoice:
 
     place: Place
     require: bool | Literal["vm"]
+
+
+@dataclass(frozen=True, slots=True)
+class MachineChoice:
+    """Where the packages of a machine come from; None takes the archives of this host's apt."""
+
+    mirror: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,13 @@ def read_id(value: object) -> str:
 
 def read_base(value: object) -> str:
     return base_url(read_text(value))
+
+
+def read_archive(value: object) -> str:
+    text = read_text(value).strip()
+    if not _ARCHIVE.fullmatch(text):
+        raise ValueError
+    return text.rstrip("/")
 
 
 def read_count(value: object) -> int:
@@ -188,6 +203,7 @@ _NAME = "a name of lower-case letters, digits, `-` and `_` that starts with a le
 _COUNT = "a whole number above 0"
 _SECONDS = "a number of seconds above 0"
 _URL = 'a URL like "http://127.0.0.1:11434"'
+_ARCHIVE_URL = 'a URL like "http://mirror.example/debian", below which `dists/` is'
 
 
 def _limit(name: str, default: int, about: str, *, seconds: bool = False) -> Key:
@@ -224,6 +240,8 @@ KEYS: tuple[Key, ...] = (
         env=("ORG_SANDBOX",)),
     Key("sandbox.require", 'true, false or "vm"', read_required, False, "open no room when there is no "
         "sandbox, or no machine (otherwise its tools are off)", guard=_differs),
+    Key("vm.mirror", _ARCHIVE_URL, read_archive, None, "the Debian archive that a machine's image is made "
+        "from; those of this host's apt when not set", guard=_differs),
     Key("client.idle_timeout_s", _SECONDS, read_seconds, 3600, "silence after which a server counts as "
         "gone; a busy one may be silent for many minutes"),
     Key("client.connect_timeout_s", _SECONDS, read_seconds, 5, "time for a connection to come about"),

@@ -12,7 +12,8 @@ _HEADER = """\
 # What widens the person's own settings (another server, higher limits, freer tools, the sandbox) counts
 # only after `org trust`.
 """
-_EXAMPLES = {"model": "qwen3:8b", "context_tokens": 32_768}  # for keys that have no default
+# For keys that have no default.
+_EXAMPLES = {"model": "qwen3:8b", "context_tokens": 32_768, "vm.mirror": "http://mirror.example/debian"}
 
 
 def starter_toml() -> str:

@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     """Do one thing with a machine; `exec` and `shell` end as what ran in it did."""
     args = parser().parse_args(argv)
-    settings = load(cwd=Path(), flags={"base": getattr(args, "base", None)}, env=os.environ)
+    flags = {"base": getattr(args, "base", None), "vm.mirror": getattr(args, "mirror", None)}
+    settings = load(cwd=Path(), flags=flags, env=os.environ)
     call = Call(args, settings, machine_of(settings.places.state, args.name))
     return asyncio.run(VERBS[args.verb].run(call))

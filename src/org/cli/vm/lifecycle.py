@@ -45,6 +45,10 @@ def _start_options(parser: argparse.ArgumentParser) -> None:
 def _up_options(parser: argparse.ArgumentParser) -> None:
     _start_options(parser)
     parser.add_argument("--count", metavar="N", type=int, default=1, help="so many, NAME, NAME-2 and so on")
+    _mirror_option(parser)
+
+
+def _mirror_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mirror", metavar="URL", help="the Debian archive to make the image from")
 
 
@@ -81,11 +85,13 @@ def _logs_options(parser: argparse.ArgumentParser) -> None:
 
 def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="a tar, ext4, or disk (raw, qcow2)")
+    _mirror_option(parser)
 
 
 async def _up_verb(call: Call) -> int:
     if not 1 <= call.args.count <= _MOST:
         raise UsageError(f"1 to {_MOST} machines can be started, not {call.args.count}")
+    _warn(call.settings)
     first = call.machine.name
     names = [first, *(f"{first}-{number}" for number in range(2, call.args.count + 1))]
     await _up_all([machine_of(call.settings.places.state, name) for name in names], call)
@@ -179,8 +185,7 @@ async def _up(machine: Machine, call: Call, number: int = 0) -> None:
     with steps_shown() as steps:
         image = machine.image(cache)
         if image is None:
-            mirror = getattr(call.args, "mirror", None)
-            image = await build_image(cache, mirror=mirror, on_progress=steps.progress)
+            image = await build_image(cache, mirror=call.settings.vm.mirror, on_progress=steps.progress)
             _say_unsigned(image)
             machine.make(image)
         cpus = min(_MOST_CPUS, os.cpu_count() or 1)
@@ -193,6 +198,11 @@ async def _up(machine: Machine, call: Call, number: int = 0) -> None:
     walls = " + ".join((await machine.status()).facts.get("walls", ()))
     seconds = duration(started.seconds)
     print(f"the machine `{machine.name}` is up after {seconds}{HOW[started.way]} ({walls})")
+
+
+def _warn(settings: Settings) -> None:
+    for warning in settings.warnings:
+        sys.stderr.write(f"warning: {clean(warning)}\n")
 
 
 def _say_unsigned(image: Image) -> None:
@@ -231,9 +241,10 @@ async def _import(call: Call) -> int:
     machine, path = call.machine, call.args.file
     if (await machine.status()).state != "absent":
         raise UsageError(f"there is a machine `{machine.name}` already", "`org vm rm` removes it")
+    _warn(call.settings)
     cache = call.settings.places.cache
     with steps_shown() as steps:
-        base = await build_image(cache, on_progress=steps.progress)
+        base = await build_image(cache, mirror=call.settings.vm.mirror, on_progress=steps.progress)
         image = await import_image(cache, path.absolute(), base=base, on_progress=steps.progress)
         machine.make(image)
     print(f"the machine `{machine.name}` is made of {path}; `org vm up` starts it")

@@ -27,7 +27,7 @@ _KEYRINGS = (
 # Each suite with what its archive's Release must call it; the first is necessary.
 _SUITES = (SUITE, f"{SUITE}-updates", f"{SUITE}-security")
 _PROXY = re.compile(r'^Acquire::(https?)::Proxy "([^"]+)";', re.MULTILINE | re.IGNORECASE)
-_NO_ARCHIVE = "name one: `--mirror URL`, an address below which `dists/` is"
+_NO_ARCHIVE = "name one: `--mirror URL` or `[vm] mirror`, an address below which `dists/` is"
 
 
 def sources(mirror: str | None, apt: Path = _APT) -> Sequence[Source]:
