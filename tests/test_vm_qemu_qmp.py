@@ -110,6 +110,12 @@ async def test_a_socket_where_nobody_is_is_given_up(tmp_path: Path) -> None:
             pass
 
 
+async def test_a_qemu_that_ended_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(SandboxGone, match="ended before it answered"):
+        async with qmp.connect(tmp_path / "none", alive=lambda: False):
+            pass
+
+
 @asynccontextmanager
 async def empty_machine(path: Path, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A QEMU that has nothing in it but its control socket."""

@@ -328,12 +328,31 @@ def test_what_does_not_fit_is_booted_from_its_disk(person: Person, what: str) ->
     assert not state.path.exists()
 
 
-def test_one_that_is_ending_is_waited_for(person: Person) -> None:
+async def test_one_that_is_ending_is_waited_for(person: Person) -> None:
     person.done("up", "--memory", MEMORY)
+    folder = person.machine.folder
     with person.start("vm", "down") as ending:
+        await until(lambda: folder.suspending.exists() or folder.suspended.exists(), 60)
         person.done("up")
         assert ending.wait(60) == 0
-    assert json.loads(person.done("status", "--json").stdout)["state"] in ("up", "down")
+    assert person.way() == "suspension"
+
+
+async def test_killed_while_it_is_suspended_it_boots(person: Person) -> None:
+    person.done("up", "--memory", MEMORY)
+    person.said("echo kept > /root/a; sync")
+    pid = (await person.machine.status()).pid
+    assert pid is not None
+    for one in processes_of(person.machine):
+        os.kill(one, signal.SIGSTOP)
+    with person.start("vm", "down") as ending:
+        await until(person.machine.folder.suspending.exists, 60)
+        os.kill(pid, signal.SIGKILL)
+        assert ending.wait(60) == 0
+    await until(lambda: not processes_of(person.machine))
+    person.done("up")
+    assert (person.way(), person.said("cat /root/a")) == ("boot", "kept")
+    assert not person.machine.folder.suspending.exists()
 
 
 # -- the console
