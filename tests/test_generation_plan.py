@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from generation_kit import free_port
 from org.errors import Busy, ConfigError
 from org.ops import listener, logfile, settings, trust
-from org.ops.layout import Layout
+from org.ops.layout import Colour, Layout
 from org.ops.plan import Plan, command, environment
 from org.ops.planning import make_plan
 from org.ops.restarts import LONGEST_S, Restarts
@@ -38,42 +38,46 @@ def commit(folder: Path, text: str) -> Path:
     return folder
 
 
+def planned(root: Path, colour: Colour, folder: Path) -> Plan:
+    return make_plan(Layout(root), colour, "c0ffee", folder, environment(GIVEN, colour))
+
+
 def test_a_plan_survives_its_way_to_the_keeper(tmp_path: Path) -> None:
     folder = commit(tmp_path / "files", 'start = "{python} -m shop"\ncontract = 1\nenv = {A = "b"}')
-    plan = make_plan(Layout(tmp_path), "current", GIVEN)("c0ffee", folder)
+    plan = planned(tmp_path, "current", folder)
     assert Plan.from_json(plan.as_json()) == plan
     assert plan.argv[1:] == ("-m", "shop")
     assert Path(plan.argv[0]).is_file()
-    assert plan.env == {name: GIVEN[name] for name in list(GIVEN)[:5]} | {"A": "b"}
+    assert plan.env == {name: GIVEN[name] for name in list(GIVEN)[:5]}
+    assert plan.more == {"A": "b"}
     assert (plan.uid, plan.limits, plan.speaks) == (-1, {}, True)
 
 
 def test_each_plan_has_a_nonce_of_its_own(tmp_path: Path) -> None:
-    make = make_plan(Layout(tmp_path), "current", {})
     folder = commit(tmp_path / "files", 'start = "shop"')
-    assert make("c0ffee", folder).nonce != make("c0ffee", folder).nonce
+    assert planned(tmp_path, "current", folder).nonce != planned(tmp_path, "current", folder).nonce
 
 
 def test_a_candidate_keeps_its_state_apart(tmp_path: Path) -> None:
     folder = commit(tmp_path / "files", 'start = "shop"\ncontract = 1')
-    plan = make_plan(Layout(tmp_path), "candidate", GIVEN)("c0ffee", folder)
-    assert plan.env["XDG_STATE_HOME"] == str(tmp_path / "candidate-home")
+    plan = planned(tmp_path, "candidate", folder)
+    assert plan.more["XDG_STATE_HOME"] == str(tmp_path / "candidate-home")
     assert "ORG_API_KEY" not in plan.env
     assert plan.limits["RLIMIT_CORE"] == 0
 
 
 def test_without_a_contract_it_is_started_behind_a_splice(tmp_path: Path) -> None:
     folder = commit(tmp_path / "files", 'start = ["shop", "--port={port}"]\nenv = {A = "b"}\nhealth = "/up"')
-    plan = make_plan(Layout(tmp_path), "current", GIVEN)("c0ffee", folder)
+    plan = planned(tmp_path, "current", folder)
     assert plan.argv[1:4] == ("-P", "-m", "org.ops.splice")
     spec = json.loads(plan.argv[4])
     assert (spec["argv"], spec["env"], spec["health"]) == (["shop", "--port={port}"], {"A": "b"}, "/up")
-    assert "A" not in plan.env
+    assert plan.more.keys() == {"PYTHONPATH"}
 
 
 def test_a_commit_that_does_not_say_how_to_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no org\.toml in that commit"):
-        make_plan(Layout(tmp_path), "current", {})("c0ffee", tmp_path)
+        planned(tmp_path, "current", tmp_path)
 
 
 def test_places_in_a_command() -> None:

@@ -157,3 +157,27 @@ def test_a_keeper_is_killed(site: Site) -> None:
     site.until(lambda: not alive(served["pid"]))
     site.until(lambda: site.status()["current"]["state"] == "serving")
     assert get(site.port)["commit"] == f"{1:040x}"
+
+
+def test_what_follows_has_the_environment_of_what_was_started(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the shell in which something is promoted, nor of whoever started the supervisor."""
+    site.serve(9, colour="candidate")
+    monkeypatch.setenv("ORG_API_KEY", "sesame")
+    site.serve(1)
+    monkeypatch.delenv("ORG_API_KEY")
+    control.swap(site.layout, *site.commit(2, "well"))
+    assert "ORG_API_KEY" in get(site.port)["env"]
+    pid = site.status()["supervisor"]["pid"]
+    control.reexec(site.layout)
+    assert b"sesame" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    control.swap(site.layout, *site.commit(3, "well"))
+    assert "ORG_API_KEY" in get(site.port)["env"]
+    os.kill(pid, signal.SIGKILL)
+    site.until(lambda: not alive(pid))
+    control.swap(site.layout, *site.commit(4, "well"))
+    assert "ORG_API_KEY" in get(site.port)["env"]
+    assert get(site.port)["commit"] == f"{4:040x}"
+    site.serve(5)
+    assert "ORG_API_KEY" not in get(site.port)["env"]

@@ -108,7 +108,7 @@ def test_a_promote_swaps_and_a_rollback_swaps_back(program: Program) -> None:
     program.commit({"menu.txt": "coffee\n"})
     promoted = program.promote(swap=control.swap)
     assert promoted.swapped
-    assert get(program.ports[0])["commit"] == promoted.commit != before
+    assert get(program.ports[0])["commit"] == promoted.entry.commit != before
     done = program.told("rollback")
     assert done["swapped"]
     assert get(program.ports[0])["commit"] == done["commit"]

@@ -12,6 +12,7 @@ from typing import Any
 from org.errors import EnvironmentProblem, OrgError
 from org.ops import ours, wire
 from org.ops.layout import Colour, Layout
+from org.ops.plan import environment
 
 _ATTEMPTS = 3
 _ANSWER_S = 3600.0
@@ -23,19 +24,25 @@ class _Nobody(Exception):
 
 
 def serve(layout: Layout, colour: Colour, commit: str, folder: Path, port: int) -> dict[str, Any]:
-    """Have this commit served; the supervisor is started when there is none. What was served drains.
-    Serving it already is no error. Raises `OrgError` when it does not come up: then all is as before."""
-    return _ask_started(
-        layout, {"do": "serve", "colour": colour, "commit": commit, "folder": str(folder), "port": port}
-    )
+    """Have this commit served, with our environment as far as it is passed on; the supervisor is started
+    when there is none. What was served drains. Serving it already is no error. Raises `OrgError` when it
+    does not come up: then all is as before."""
+    return _ask_started(layout, {"do": "serve", **request(colour, commit, folder, port)})
+
+
+def request(colour: Colour, commit: str, folder: Path, port: int) -> dict[str, Any]:
+    """What a supervisor is asked to serve."""
+    env = environment(os.environ, colour)
+    return {"colour": colour, "commit": commit, "folder": str(folder), "port": port, "env": env}
 
 
 def swap(layout: Layout, commit: str, folder: Path) -> bool:
     """Have current serve this commit, when it is being served at all: False when it is not. Returns when
-    the new generation takes connections and the old one was told to drain."""
+    the new generation, in the environment of the old one, takes connections and that was told to drain."""
     if not status(layout).get("current"):
         return False
-    serve(layout, "current", commit, folder, 0)
+    swapped = {"colour": "current", "commit": commit, "folder": str(folder)}
+    _ask_started(layout, {"do": "serve", **swapped})
     return True
 
 
@@ -95,7 +102,7 @@ def _start(layout: Layout) -> None:
     with layout.supervisor_log.open("ab") as log:
         started = subprocess.run(
             ours.words("org.ops.supervisor", str(layout.root)),
-            env=ours.environment(os.environ),
+            env=ours.environment(environment(os.environ, "candidate")),  # it has no use for keys
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -135,7 +135,7 @@ class Keeper:
             started = subprocess.Popen(
                 plan.argv,
                 cwd=plan.folder,
-                env={**plan.env, **contract},
+                env={**plan.env, **plan.more, **contract},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -31,10 +31,10 @@ CANDIDATE_KEY = "ORG_CANDIDATE_API_KEY"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`argv` starts it in `folder`, the files of `commit`; `env` is all of its environment but what it is
-    handed by the contract. It says `nonce` when asked for its health. `limits` are by their names in
-    `resource`; `uid` and `gid` are -1 for our own, and `shared` is why a candidate has no other. `speaks` is
-    whether it knows the contract itself."""
+    """`argv` starts it in `folder`, the files of `commit`. `env` is what it is given of somebody's
+    environment, `more` is added to that, and the contract to both. It says `nonce` when asked for its
+    health. `limits` are by their names in `resource`; `uid` and `gid` are -1 for our own, and `shared` is why
+    a candidate has no other. `speaks` is whether it knows the contract itself."""
 
     colour: str
     commit: str
@@ -42,6 +42,7 @@ class Plan:
     nonce: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    more: Mapping[str, str]
     log: str
     run: str
     ready_s: float
@@ -76,7 +77,7 @@ def command(start: Sequence[str], places: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def environment(given: Mapping[str, str], colour: str) -> dict[str, str]:
-    """What a generation gets of our environment: nothing that it has no use for."""
+    """What a generation gets of an environment: nothing that it has no use for."""
     passed = {name: value for name, value in given.items() if name in PASSED_ON or name.startswith("LC_")}
     if colour == "current":
         return passed | {name: given[name] for name in KEYS if name in given}

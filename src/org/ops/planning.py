@@ -6,54 +6,48 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from org.errors import ConfigError, EnvironmentProblem
 from org.ops import family, ours, settings
 from org.ops.layout import Colour, Layout
-from org.ops.plan import Plan, command, environment
+from org.ops.plan import Plan, command
 
 
-def make_plan(layout: Layout, colour: Colour, given: Mapping[str, str]) -> Callable[[str, Path], Plan]:
-    """What makes plans for a colour; `given` is the environment to take from. It raises `ConfigError`
-    when the files do not say how to start, `EnvironmentProblem` when they are not there."""
-
-    def make(commit: str, folder: Path) -> Plan:
-        read = settings.read(_text(folder / settings.FILE))
-        env = environment(given, colour)
-        places = {"python": sys.executable}
-        argv = command(read.start, places)
-        if read.contract:
-            env |= read.env
-        else:
-            spec = {"argv": argv, "env": dict(read.env), "health": read.health, "drain_s": read.drain_timeout}
-            argv = tuple(ours.words("org.ops.splice", json.dumps(spec)))
-            env = ours.environment(env)
-        account, shared, limits = None, "", {}
-        if colour == "candidate":
-            account, shared = account_of_candidate(layout, folder)
-            limits = family.limits_for(account)
-            env |= _home(layout, account)
-        return Plan(
-            colour=colour,
-            commit=commit,
-            folder=str(folder),
-            nonce=secrets.token_hex(8),
-            argv=argv,
-            env=env,
-            log=str(layout.log(colour)),
-            run=str(layout.run),
-            ready_s=read.ready_timeout,
-            drain_s=read.drain_timeout,
-            speaks=bool(read.contract),
-            uid=account.uid if account else -1,
-            gid=account.gid if account else -1,
-            shared=shared,
-            limits=limits,
-        )
-
-    return make
+def make_plan(layout: Layout, colour: Colour, commit: str, folder: Path, env: Mapping[str, str]) -> Plan:
+    """How to serve a commit from its files; `env` is what it is given of somebody's environment. Raises
+    `ConfigError` when the files do not say how to start, `EnvironmentProblem` when they cannot be read."""
+    read = settings.read(_text(folder / settings.FILE))
+    more = dict(read.env)
+    argv = command(read.start, {"python": sys.executable})
+    if not read.contract:
+        spec = {"argv": argv, "env": more, "health": read.health, "drain_s": read.drain_timeout}
+        argv = tuple(ours.words("org.ops.splice", json.dumps(spec)))
+        more = ours.environment({})
+    account, shared, limits = None, "", {}
+    if colour == "candidate":
+        account, shared = account_of_candidate(layout, folder)
+        limits = family.limits_for(account)
+        more |= _home(layout, account)
+    return Plan(
+        colour=colour,
+        commit=commit,
+        folder=str(folder),
+        nonce=secrets.token_hex(8),
+        argv=argv,
+        env=env,
+        more=more,
+        log=str(layout.log(colour)),
+        run=str(layout.run),
+        ready_s=read.ready_timeout,
+        drain_s=read.drain_timeout,
+        speaks=bool(read.contract),
+        uid=account.uid if account else -1,
+        gid=account.gid if account else -1,
+        shared=shared,
+        limits=limits,
+    )
 
 
 def account_of_candidate(layout: Layout, folder: Path) -> tuple[family.Account | None, str]:

@@ -19,7 +19,7 @@ ACK_S = 2.0
 """How long an old generation may take to say that it takes no more connections."""
 KILLED_S = 30.0
 
-MakePlan = Callable[[str, Path], Plan]
+MakePlan = Callable[[str, Path, Mapping[str, str]], Plan]
 Spawn = Callable[[Any], None]
 
 
@@ -32,7 +32,7 @@ class Wanted:
 
 
 class Slot:
-    """`make_plan(commit, folder)` says how to start it; `spawn` runs a coroutine in the background;
+    """`make_plan(commit, folder, env)` says how to start it; `spawn` runs a coroutine in the background;
     `note` is for what a person should find in the log."""
 
     def __init__(
@@ -44,6 +44,8 @@ class Slot:
         self.previous: Wanted | None = None
         self.draining: list[Generation] = []
         self.restarts = Restarts()
+        self.env: Mapping[str, str] = {}
+        """What is given to the next one that is started."""
         self.trouble = ""
         """Why it does not serve what was asked for; empty when it does."""
         self.starting = False
@@ -56,12 +58,15 @@ class Slot:
     def is_busy(self) -> bool:
         return self._lock.locked()
 
-    async def serve(self, wanted: Wanted) -> dict[str, Any]:
-        """Serve this commit from now on; the one before drains. Raises `EnvironmentProblem` when it does
+    async def serve(self, wanted: Wanted, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Serve this commit from now on, with `env` or else what was given before; what served before
+        drains. Raises `EnvironmentProblem` when it does
         not come up: then all is as it was before."""
         async with self._lock:
             if self.serving and self.serving.plan.commit == wanted.commit and not self.serving.ended.done():
                 return {"commit": wanted.commit, "pid": self.serving.pid, "already": True}
+            if env is not None:
+                self.env = env
             new = await self._begin(wanted)
             old, self.serving = self.serving, new
             if self.wanted is not None and self.wanted != wanted:
@@ -90,6 +95,7 @@ class Slot:
         for generation in sorted(found, key=lambda one: one.began, reverse=True):
             if self.serving is None and not generation.drain_began:
                 self.serving = generation
+                self.env = generation.plan.env
                 self.wanted = Wanted(generation.plan.commit, Path(generation.plan.folder))
                 self._spawn(self._keep_up(generation))
             else:
@@ -106,6 +112,7 @@ class Slot:
         kept = {"wanted": self.wanted, "previous": self.previous}
         return {
             **{name: known and [known.commit, str(known.folder)] for name, known in kept.items()},
+            "env": dict(self.env),
             "trouble": self.trouble,
             "restarts": self.restarts.total,
         }
@@ -114,6 +121,7 @@ class Slot:
         self.wanted, self.previous = (
             known and Wanted(known[0], Path(known[1])) for known in (memory["wanted"], memory["previous"])
         )
+        self.env = memory["env"]
         self.trouble = memory["trouble"]
         self.restarts = Restarts(total=memory["restarts"])
 
@@ -134,7 +142,7 @@ class Slot:
         """A generation that takes connections. Raises `EnvironmentProblem`, with what it said last."""
         self.starting = True
         try:
-            plan = self._make_plan(wanted.commit, wanted.folder)
+            plan = self._make_plan(wanted.commit, wanted.folder, self.env)
             new = await Generation.start(plan, self.listener)
             try:
                 await new.becomes_healthy(plan.ready_s)

@@ -2,16 +2,16 @@
 
     python -m org.ops.supervisor ROOT [STATE]
 
-ROOT is the program's folder. It leaves whoever started it, and says on standard output `{"ready": true}` or
-what is in the way. With STATE it is the next image of the same process, and says nothing. It answers on
-`run/supervisor.sock`, one line of JSON for one line: `{"v": 1, "do": "serve" | "stop" | "status" |
-"reexec", ...}`. When it is killed the generations serve on, each with its keeper; the next one finds them.
+ROOT is the program's folder, STATE the number of an open file. It leaves whoever started it, and says on
+standard output `{"ready": true}` or what is in the way. With STATE it is the next image of the same
+process, and says nothing. It answers on `run/supervisor.sock`, one line of JSON for one line: `{"v": 1,
+"do": "serve" | "stop" | "status" | "reexec", ...}`. When it is killed the generations serve on, each with
+its keeper; the next one finds them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import secrets
@@ -21,11 +21,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from org.errors import Busy, OrgError, UsageError
 from org.ops import describe, family, logfile, ours, streams, wire
+from org.ops.alone import alone
 from org.ops.generation import Generation
 from org.ops.layout import Colour, Layout
 from org.ops.listener import bind
@@ -33,14 +35,15 @@ from org.ops.planning import make_plan
 from org.ops.slot import Slot, Wanted
 
 COLOURS: tuple[Colour, ...] = ("current", "candidate")
-_LOCK_S = 10.0  # one that is ending may take a moment to let go
-_POLL_S = 0.05
 
 
 def main() -> int:
     layout = Layout(Path(sys.argv[1]))
     if len(sys.argv) > 2:
-        asyncio.run(supervise(layout, json.loads(sys.argv[2])))
+        with open(int(sys.argv[2]), "rb") as kept:
+            kept.seek(0)
+            state = json.load(kept)
+        asyncio.run(supervise(layout, state))
         return 0
     if os.fork():  # whoever waits for this process is not to wait for what it serves
         os._exit(0)
@@ -65,7 +68,7 @@ async def supervise(layout: Layout, state: Mapping[str, Any], first: Mapping[str
     """Supervise until nothing is to be served any more. `first` is a request that is answered before any
     other. Raises `Busy` when somebody supervises already."""
     layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    async with _alone(layout, state.get("lock")) as lock:
+    async with alone(layout, state.get("lock")) as lock:
         family.adopt_orphans()
         supervisor = Supervisor(layout, lock, shown=bool(state.get("shown")))
         await supervisor.run(state, first)
@@ -136,7 +139,7 @@ class Supervisor:
         def note(line: str) -> None:
             self._note(f"{colour}: {line}")
 
-        plan = make_plan(self._layout, colour, os.environ)
+        plan = partial(make_plan, self._layout, colour)
         self._slots[colour] = Slot(listener, plan, self._spawn, note)
         return self._slots[colour]
 
@@ -226,7 +229,7 @@ class Supervisor:
         if slot is None:
             slot = self._slot(colour, bind(asked["port"]))
         try:
-            told = await slot.serve(Wanted(asked["commit"], Path(asked["folder"])))
+            told = await slot.serve(Wanted(asked["commit"], Path(asked["folder"])), asked.get("env"))
         except OrgError as error:
             self._note(f"{colour}: {error.message}")
             if fresh and slot.wanted is None:
@@ -307,7 +310,9 @@ class Supervisor:
             slot.leave()
         for fd in (self._lock, *(slot["listener"] for slot in state["slots"].values())):
             os.set_inheritable(fd, True)
-        words = ours.words("org.ops.supervisor", str(self._layout.root), json.dumps(state))
+        kept = os.memfd_create("org-state", 0)  # to be inherited; not an argument, there are keys in it
+        os.write(kept, json.dumps(state).encode())
+        words = ours.words("org.ops.supervisor", str(self._layout.root), str(kept))
         os.execve(words[0], words, ours.environment(os.environ))
 
 
@@ -316,37 +321,6 @@ def _colour(name: str) -> Colour:
         if name == colour:
             return colour
     raise UsageError(f"there is no generation `{name}`", "`current` or `candidate`")
-
-
-@asynccontextmanager
-async def _alone(layout: Layout, held: int | None) -> AsyncIterator[int]:
-    """Be the one supervisor of a program; `held` is the lock of the image before. Raises `Busy`."""
-    if held is not None:
-        os.set_inheritable(held, False)
-        lock = held
-    else:
-        lock = os.open(layout.supervisor_pid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if held is None:
-            await _locked(lock)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-        yield lock
-    finally:
-        os.close(lock)
-
-
-async def _locked(lock: int) -> None:
-    deadline = time.monotonic() + _LOCK_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                pid = os.pread(lock, 32, 0).decode().strip()
-                raise Busy(f"a supervisor runs already: pid {pid}", "`org status` asks it") from None
-        await asyncio.sleep(_POLL_S)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def _supervise(here: Program, colour: Colour, branch: str) -> int:
     wanted = _prepare(here, colour, branch)
     for note in wanted.notes:
         print(f"org: {note}", file=sys.stderr)
-    first = {"colour": colour, "commit": wanted.commit, "folder": str(wanted.folder), "port": wanted.port}
+    first = control.request(colour, wanted.commit, wanted.folder, wanted.port)
     asyncio.run(supervise(here.layout, {"shown": True}, first))
     return ExitCode.DONE
 
