@@ -1,6 +1,6 @@
 # Every target sets up what it needs first; that is instant when nothing has changed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-vm check bench clean
 
 # Without byte code on disk, every start of Python would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -8,10 +8,11 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo 'make demo    a room of three models working on a task, on a real engine'
 	@echo 'make test    all tests'
+	@echo 'make test-vm those of the machine alone, which make its image first when there is none'
 	@echo 'make check   format, lint, types, import contracts'
 	@echo 'make bench   what the orchestrator itself costs'
 	@echo 'make clean   remove what the above made: .venv, caches, build output'
-	@echo 'Each of the first four sets up what it needs. PYTHON=python3.12 picks another interpreter.'
+	@echo 'Each of the first five sets up what it needs. PYTHON=python3.12 picks another interpreter.'
 
 demo:
 	@scripts/setup demo
@@ -20,6 +21,10 @@ demo:
 test:
 	@scripts/setup test
 	@scripts/test
+
+test-vm:
+	@scripts/setup test
+	@scripts/test vm
 
 check:
 	@scripts/setup check
