@@ -133,7 +133,9 @@ def test_what_an_earlier_try_left_is_in_nobodys_way(owner: Owner) -> None:
             "Python 3.10; org needs 3.11",
         ),
         ('[[3, 11, 1], "/usr/bin/python3", "x86_64", "", "current"]', "GNU C library"),
+        ('[[3, 11, 1], "/usr/bin/python3", "riscv64", "glibc 2.36", ""]', "processor: riscv64"),
         ('["something else"]', "does not say what it is"),
+        ("nothing", "does not say what it is"),
     ],
 )
 def test_a_python_that_cannot_run_it_is_named(owner: Owner, told: str, reason: str) -> None:
@@ -245,6 +247,16 @@ def test_a_job_goes_on_by_itself_until_it_is_stopped(owner: Owner) -> None:
     assert "slow" in owner.vm("jobs").stdout.decode()
     assert owner.vm("stop", "slow").stdout == b"the job `slow` has ended: -15\n"
     assert owner.vm("joblog", "slow").returncode == ExitCode.USAGE
+
+
+def test_what_a_job_says_does_not_drive_a_terminal(owner: Owner) -> None:
+    owner.vm("exec", "--detach", "--", "sh", "-c", r"printf '\033[31mred\033]0;title\007 end\n'")
+    with owner.terminal("vm", "joblog", "sh", "-f") as terminal:
+        terminal.wait_for("end")
+        assert terminal.exit_code() == 0
+        assert "\x1b]0;" not in terminal.raw
+    assert b"\033]0;title" in owner.vm("joblog", "sh").stdout
+    owner.vm("stop", "sh")
 
 
 def test_what_a_job_says_is_followed_to_its_end(owner: Owner) -> None:

@@ -43,7 +43,7 @@ def script(commands: tuple[str, ...]) -> str:
     lines = [
         "#!/bin/sh",
         "# Nothing goes in or out of this machine but what stands below. Rules that ufw had are set aside",
-        "# in /etc/ufw. `ufw disable` undoes it; `org doctor`, in this machine, tries what holds.",
+        "# in /etc/ufw. `ufw disable` undoes it; `org doctor --inside` tries what holds.",
         "set -e",
         "command -v ufw >/dev/null || { echo 'there is no ufw: install it first' >&2; exit 7; }",
         *commands,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import sys
 import time
@@ -79,11 +80,14 @@ async def _stop(call: Call) -> int:
 
 
 async def _log(call: Call) -> int:
-    out = sys.stdout.buffer
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def say(data: bytes) -> None:
-        out.write(data)
-        out.flush()
+        if sys.stdout.isatty():  # which a guest's words are not to drive
+            sys.stdout.write(clean(decoder.decode(data)))
+        else:
+            sys.stdout.buffer.write(data)
+        sys.stdout.flush()
 
     async with call.machine.channel(_ANYWHERE) as channel:
         if call.args.follow:

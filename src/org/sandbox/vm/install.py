@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from org.errors import EnvironmentProblem
 from org.ports import Command, ExecResult
 from org.sandbox.vm.bundle import HOME, archive_for, key_of
 from org.sandbox.vm.channel import Channel, Surroundings
+from org.sandbox.vm.image.recipe import DEBIAN_ARCH
 from org.sandbox.vm.image.store import OnProgress, Progress
 from org.sandbox.vm.machine import Machine
 from org.sandbox.vm.place import memory_of
@@ -22,6 +24,7 @@ PROGRAM = "/usr/local/bin/org"
 _PIECE = 262_144
 _SETTLE_S = 600.0
 _OLDEST = (3, 11)
+_GLIBC = re.compile(r"glibc (\d)\.(\d{1,2})(\..*)?")
 _LOOK = """\
 import json, os, platform, sys
 libc = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else ""
@@ -75,7 +78,11 @@ async def install(machine: Machine, cache: Path, on_progress: OnProgress) -> Ins
 async def _look(channel: Channel) -> tuple[Target, str]:
     """What packages must run on there, and the key of what is installed. Raises `EnvironmentProblem`."""
     told = await _done(channel, ["python3", "-I", "-S", "-c", _LOOK])
-    match json.loads(told.head):
+    try:
+        answer = json.loads(told.head)
+    except ValueError:
+        answer = None
+    match answer:
         case [[int(major), int(minor), int(micro)], str(program), str(arch), str(libc), str(current)]:
             pass
         case _:
@@ -85,11 +92,12 @@ async def _look(channel: Channel) -> tuple[Target, str]:
             f"the machine has Python {major}.{minor}; org needs {_OLDEST[0]}.{_OLDEST[1]} or newer",
             "`org vm import` takes another root file system",
         )
-    name, _, version = libc.partition(" ")
-    if name != "glibc":
+    if arch not in DEBIAN_ARCH:
+        raise EnvironmentProblem(f"there are no packages for the machine's processor: {one_line(arch, 40)}")
+    glibc = _GLIBC.fullmatch(libc)
+    if glibc is None:
         raise EnvironmentProblem("the packages need the GNU C library, which the machine has not")
-    glibc = [int(part) for part in version.split(".")[:2]]
-    return Target((major, minor, micro), program, arch, (glibc[0], glibc[1])), current
+    return Target((major, minor, micro), program, arch, (int(glibc[1]), int(glibc[2]))), current
 
 
 async def _send(channel: Channel, archive: Path, key: str, on_progress: OnProgress) -> None:

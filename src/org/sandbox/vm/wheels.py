@@ -138,24 +138,24 @@ def fetched(missing: Sequence[Pin], target: Target, folder: Path) -> list[File]:
     wanted = folder / "requirements.txt"
     wanted.write_text("".join(f"{pin.line}\n" for pin in missing), encoding="utf-8")
     place = folder / "site"
-    done = subprocess.run(
-        [
-            *_installer(target, names),
-            *("--target", str(place), "--no-deps", "--require-hashes", "--only-binary", ":all:"),
-            *("-r", str(wanted)),
-        ],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_FETCH_S,
-        check=False,
-    )
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise EnvironmentProblem(
-            f"packages for the machine cannot be fetched ({names}): {one_line(said, 400)}",
-            "check the network, or the settings of pip",
+    words = [*_installer(target, names), "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    words += ["--target", str(place), "-r", str(wanted)]
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_FETCH_S, check=False
         )
+    except subprocess.TimeoutExpired as error:
+        raise _not_fetched(names, f"it took more than {_FETCH_S:g} s") from error
+    if done.returncode:
+        raise _not_fetched(names, done.stderr.decode(errors="replace").strip())
     return list(files_in(place))
+
+
+def _not_fetched(names: str, reason: str) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"packages for the machine cannot be fetched ({names}): {one_line(reason, 400)}",
+        "check the network, or the settings of pip",
+    )
 
 
 def _installer(target: Target, missing: str) -> list[str]:
