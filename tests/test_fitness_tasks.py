@@ -1,0 +1,133 @@
+"""Suites: what is one, and that each task of ours tells right from wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from org.errors import ConfigError
+from org.ops.fitness import sequential, tasks
+from org.ops.fitness.tasks import Task, json_values, read, score
+
+STARTER = Path(tasks.__file__).with_name("suite.toml").read_text(encoding="utf-8")
+SUITE = read(STARTER)
+ANSWERS: Mapping[str, Mapping[str, str]] = tomllib.loads(
+    (Path(__file__).parent / "data" / "suite_answers.toml").read_text(encoding="utf-8")
+)
+TASK = '[[task]]\nid = "add"\nprompt = "2 + 2?"\ncheck.regex = "4"\n'
+
+
+# -- the suite that comes with org
+
+
+def test_there_is_a_pair_of_each_task() -> None:
+    assert len(SUITE.tasks) == 100 == sequential.plan(100).pairs
+    assert len({task.prompt for task in SUITE.tasks}) == 100
+    assert ANSWERS.keys() == {task.id for task in SUITE.tasks}
+
+
+@pytest.mark.parametrize("task", SUITE.tasks, ids=lambda task: task.id)
+def test_a_task_tells_right_from_wrong(task: Task) -> None:
+    right, wrong = ANSWERS[task.id]["right"], ANSWERS[task.id]["wrong"]
+    assert score(task, right) == 1
+    assert score(task, f"Sure:\n\n```\n{right}\n```\nAnything else?") == 1
+    assert score(task, wrong) < 1
+    assert score(task, "") == score(task, "I cannot say.") == 0
+    assert score(task, f"You ask: {task.prompt}\nI cannot say.") == 0
+
+
+@given(st.sampled_from(SUITE.tasks), st.text())
+def test_whatever_is_answered_has_a_score(task: Task, answer: str) -> None:
+    assert 0 <= score(task, answer) <= 1
+
+
+# -- scores
+
+
+def of(kind: str, check: str) -> Task:
+    return read(f"[[task]]\nid = 't'\nprompt = 'p'\ncheck.{kind} = '''{check}'''").tasks[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "answer", "expected"),
+    [
+        ('{"a": 1, "b": 2}', 'Here: {"b": 2.0, "a": 1}', 1.0),
+        ('{"a": 1, "b": 2}', '{"a": 1, "b": 3}', 0.5),
+        ('{"a": 1}', '{"a": 1, "b": 3}', 0.5),
+        ('{"a": 1}', '{"a": true}', 0.0),
+        ('{"a": true}', '{"a": 1}', 0.0),
+        ('{"a": null}', '{"b": null}', 0.0),
+        ("[1, 2]", "[2, 1]", 0.0),
+        ("[1, 2]", "first [3], then [1, 2].", 1.0),
+        ("[1, [2]]", "```json\n[1, [2]]\n```", 1.0),
+        ("4", "4", 1.0),
+        ("4", "it is 4", 0.0),
+        ('{"a": [1]}', '{"x": {"a": [1]}}', 0.0),
+        ("{}", "{}", 1.0),
+        ("1", "NaN", 0.0),
+        ("[1]", "[" * 100_000, 0.0),
+        ('{"a": 1}', '{"a": ' * 100_000, 0.0),
+    ],
+)
+def test_json_is_compared_by_value(wanted: str, answer: str, expected: float) -> None:
+    assert score(of("json", wanted), answer) == expected
+
+
+def test_values_are_found_and_their_parts_are_none() -> None:
+    assert list(json_values('a [1, {"b": 2}] c {"d": [3]} e [oops')) == [[1, {"b": 2}], {"d": [3]}]
+
+
+def test_the_end_of_a_long_answer_does_not_count() -> None:
+    assert score(of("regex", "needle"), "x" * tasks.MOST_TEXT + "needle") == 0
+
+
+# -- what is a suite
+
+
+def test_what_is_left_out_has_a_usual_value() -> None:
+    (task,) = read(TASK).tasks
+    assert task == Task("add", "2 + 2?", "regex", "4", "", 1.0, tasks.TIMEOUT_S)
+
+
+def test_the_digest_is_of_all_that_counts() -> None:
+    other = TASK.replace("2 + 2", "3 + 1")
+    digests = {read(text).digest for text in (TASK, other, TASK + "weight = 2", TASK + "timeout = 5")}
+    digests |= {read(TASK, scorers={"s.py": code}).digest for code in (b"1", b"2")}
+    assert len(digests) == 6
+    assert read(TASK).digest == read("# a remark\n" + TASK).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x", "no TOML"),
+        ("", "has no task"),
+        ("task = []", "has no task"),
+        ("task = [1]", "task 1 is no table"),
+        (TASK.replace('"add"', '"Add it"'), "task 1 needs an `id`"),
+        (TASK + TASK, "two tasks are called `add`"),
+        (TASK + "colour = 1", "task `add`: `colour` is not known"),
+        (TASK.replace('"2 + 2?"', '" "'), "`prompt` must be a text"),
+        (TASK.replace("check.regex", "check.regexp"), "`check` must be one of"),
+        (TASK + 'check.json = "1"', "`check` must be one of"),
+        (TASK.replace('"4"', '"("'), "is no pattern"),
+        (TASK.replace('"4"', '"4*"'), "also finds nothing"),
+        (TASK.replace('regex = "4"', 'json = "{"'), "is no JSON"),
+        (TASK.replace('regex = "4"', 'python = "../x.py"'), "a file beside the suite"),
+        (TASK.replace('regex = "4"', 'python = "/x.py"'), "a file beside the suite"),
+        (TASK + "weight = 0", "`weight` must be a number above 0"),
+        (TASK + "weight = nan", "`weight` must be"),
+        (TASK + "weight = true", "`weight` must be"),
+        (TASK + "timeout = 1e9", "`timeout` must be"),
+    ],
+)
+def test_what_is_wrong_with_a_suite_is_said_in_a_line(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
