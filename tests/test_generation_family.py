@@ -17,8 +17,10 @@ from generation_kit import Site, alive, get, wait_for
 from org.ops import control, family, logfile
 from org.ops.family import Account
 from org.ops.generation import Generation
+from org.ops.layout import Layout
 from org.ops.listener import bind
 from org.ops.plan import Plan
+from org.ops.planning import make_plan
 
 NOBODY = 54_321
 """A user that nobody is."""
@@ -146,6 +148,22 @@ def test_who_may_read_the_files_is_looked_at_first(tmp_path: Path, monkeypatch: 
     assert family.account_for([tmp_path]) == (Account(NOBODY, NOBODY), "")
     tmp_path.chmod(0o700)
     assert family.account_for([tmp_path]) == (None, f"`cand` may not read {tmp_path}")
+
+
+@needs_root
+def test_a_user_of_its_own_has_a_home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path / "program")
+    folder = layout.worktree("c0ffee")
+    for made in (folder, layout.run, layout.repo):
+        made.mkdir(parents=True)
+    (folder / "org.toml").write_text('[generation]\nstart = "shop"')
+    monkeypatch.setattr(family, "account_for", lambda paths: (Account(NOBODY, NOBODY), ""))
+    plan = make_plan(layout, "candidate", "c0ffee", folder, {"HOME": "/root"})
+    home = layout.candidate_home
+    assert (plan.uid, plan.shared, plan.more["HOME"]) == (NOBODY, "", str(home))
+    assert (home.stat().st_uid, home.stat().st_mode & 0o777) == (NOBODY, 0o700)
+    modes = {path: path.stat().st_mode & 0o777 for path in (layout.root, layout.generations, layout.repo)}
+    assert list(modes.values()) == [0o711, 0o711, 0o700]
 
 
 @needs_root

@@ -69,6 +69,8 @@ def test_both_colours_side_by_side(program: Program) -> None:
     assert started["url"] == f"http://127.0.0.1:{program.ports[0]}"
     candidate = program.commit({"menu.txt": "coffee\n"})
     assert program.told("start", "candidate")["commit"] == candidate
+    branch = program.told("candidate", "edit")["branch"]
+    assert program.told("start", "candidate", branch)["reason"] == "serving-already"
     assert [get(port)["commit"] for port in program.ports] == [first, candidate]
     status = program.told("status")
     assert [status[colour]["state"] for colour in ("current", "candidate")] == ["serving"] * 2
@@ -101,6 +103,17 @@ def test_a_commit_on_the_users_main_is_taken_in_and_swapped_in(program: Program)
     second = program.told("start", "current")
     assert (second["commit"], second["old_said_draining"]) == (commit, True)
     assert get(program.ports[0])["commit"] == commit != first["commit"]
+
+
+def test_a_main_that_does_not_fit_is_not_taken_in(program: Program) -> None:
+    program.told("start", "current")
+    program.commit({"menu.txt": "coffee\n"})
+    ours = program.promote(swap=control.swap).entry.commit
+    program.save("mine", {"menu.txt": "cocoa\n"})
+    done = program.org("start", "current")
+    assert done.returncode == ExitCode.DONE
+    assert "yours is not taken in" in done.stderr
+    assert get(program.ports[0])["commit"] == ours
 
 
 def test_a_promote_swaps_and_a_rollback_swaps_back(program: Program) -> None:
@@ -154,6 +167,11 @@ def test_in_the_foreground_until_told_to_end(program: Program) -> None:
         terminal.wait_for("current: serves")
         assert get(program.ports[0])["status"] == "serving"
         assert program.org("start", "current", "--foreground").returncode == ExitCode.BUSY
+        before = control.status(program.layout)["supervisor"]
+        os.kill(before["pid"], signal.SIGHUP)  # as `systemctl reload` does
+        terminal.wait_for("current: found")
+        after = control.status(program.layout)["supervisor"]
+        assert (after["pid"], after["image"] == before["image"]) == (before["pid"], False)
         terminal.type("\x03")
         terminal.wait_for("ends")
         assert terminal.exit_code() == ExitCode.DONE
