@@ -66,9 +66,8 @@ async def test_of_any_text_every_word_is_shown(tmp_path: Path, browser: Browser)
 
 SPEECH = (
     "Intro **bold**\nline two\n\n- a\n- b\n\n```py\ncode 1\n\n@me code 2\n```\nafter\n\n"
-    "# head\ntext\n~~~\nx\n~~~\n\n@me private\n\nmore\n#file:a/b.md into it\n@group @nobody-like-that all\n```\n"
-    + "a line\n" * 3000
-    + "```\nend"
+    "# head\ntext\n~~~\nx\n~~~\n\n@me private\n\nmore\n#file:a/b.md into it\n"
+    "@group @nobody-like-that all\n```\n" + "a line\n" * 3000 + "```\nend"
 )
 # What is seen of a text that comes in pieces.
 STREAM = """
