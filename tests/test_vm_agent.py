@@ -685,7 +685,7 @@ async def test_without_rights_it_says_what_is_not_enforced() -> None:
         mark = token()
         await sh(channel, f"sleep 1000 {mark} & exit 0")
         async with asyncio.timeout(30):
-            while alive(mark):  # killed, but nobody here can wait for who is not in a group
+            while alive(mark):  # noqa: ASYNC110 -- killed, and nobody tells when it is gone
                 await asyncio.sleep(0.01)
         late = await channel.run(Command(["sh", "-c", f"sleep 1000; : {mark}"], timeout_s=0.2))
         assert late.result.timed_out

@@ -22,6 +22,7 @@ from org.wording import one_line
 
 PROGRAM = "/usr/local/bin/org"
 _PIECE = 262_144
+_SAID = 300
 _SETTLE_S = 600.0
 _OLDEST = (3, 11)
 _GLIBC = re.compile(r"glibc (\d)\.(\d{1,2})(\..*)?")
@@ -126,10 +127,10 @@ async def _done(channel: Channel, argv: list[str]) -> ExecResult:
     """Run a command as root. Raises `EnvironmentProblem` when it fails."""
     result = await channel.exec(Command(argv, timeout_s=_SETTLE_S))
     if result.exit_code:
-        raise _failed(argv[0], result.head + result.tail)
+        raise _failed(f"do `{argv[0]}`", result.head + result.tail)
     return result
 
 
 def _failed(what: str, said: bytes) -> EnvironmentProblem:
-    words = one_line(said.decode(errors="replace").strip(), 300)
-    return EnvironmentProblem(f"the machine cannot `{what}`: {words}", "`org vm shell --root` looks into it")
+    words = one_line(said.decode(errors="replace")[-_SAID:], _SAID)  # why it failed stands at the end
+    return EnvironmentProblem(f"the machine cannot {what}: {words}", "`org vm shell --root` looks into it")
