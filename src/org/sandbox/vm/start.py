@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,7 +166,7 @@ class Start:
         drives = (qemu.Drive(str(work.disk)),)
         spec = replace(self._spec, initrd=str(work.initrd), drives=drives, memory=memory)
         async with AsyncExitStack() as own:
-            running = await self._running(own, spec, writes=[work.path])
+            running = await self._running(own, spec, work.path)
             self._step("waiting for its guest")
             await _settle(self._folder.ctl)
             self._step("saving the snapshot")
@@ -179,23 +179,11 @@ class Start:
 
     # -- QEMU
 
-    async def _running(
-        self,
-        stack: AsyncExitStack,
-        spec: MachineSpec,
-        *,
-        reads: Sequence[Path] = (),
-        writes: Sequence[Path] = (),
-    ) -> Hypervisor:
-        folder = self._folder
+    async def _running(self, stack: AsyncExitStack, spec: MachineSpec, *writes: Path) -> Hypervisor:
+        """QEMU, which can write to the machine's folder, and `writes`."""
+        folder, reads = self._folder, [self._image.path]
         return await stack.enter_async_context(
-            hypervisor.running(
-                spec,
-                folder.console,
-                self._log,
-                reads=[self._image.path, *reads],
-                writes=[folder.path, *writes],
-            )
+            hypervisor.running(spec, folder.console, self._log, reads=reads, writes=[folder.path, *writes])
         )
 
     async def _resumed(
@@ -211,7 +199,7 @@ class Start:
         spec = replace(self._spec, memory=memory, incoming=True)
         writes = [Path(memory.path)] if memory.path else []
         async with AsyncExitStack() as own:
-            running = await self._running(own, spec, writes=writes)
+            running = await self._running(own, spec, *writes)
             await running.qmp.load(state.state)
             loaded()
             await running.qmp.cont()

@@ -157,8 +157,8 @@ class _Supervisor:
         """Write all that the guest is: its disk, then its memory, from which it is woken. Whatever is in
         the way, QEMU ends after this, and the disk is what the next start begins with."""
         state = StateFolder(self._folder.suspending)
-        state.path.mkdir(mode=0o700)
         try:
+            state.path.mkdir(mode=0o700)
             async with asyncio.timeout(self._within_s()):
                 await self._save(up, state)
             self._log("suspended")
