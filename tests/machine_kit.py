@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from command import ORG, Home
@@ -40,13 +42,34 @@ class Owner(Home):
             check=False,
         )
 
-    def up(self) -> None:
-        done = self.vm("up", "--memory", "512")
+    def up(self, *words: str) -> None:
+        done = self.vm("up", "--memory", "512", *words)
         assert done.returncode == 0, done.stderr.decode()
 
     def settings(self, **flags: object) -> Settings:
         named = {name.replace("__", "."): value for name, value in flags.items()}
         return load(cwd=self.project, flags=named, env=self.env)
+
+
+@contextmanager
+def owning(folder: Path, base_url: str = "", *words: str) -> Iterator[Owner]:
+    """With a machine that is up, by `org vm up WORDS`, and whatever becomes of it, leaves nothing."""
+    owner = Owner(folder, base_url)
+    owner.up(*words)
+    try:
+        yield owner
+    finally:
+        assert owner.vm("rm", "-y").returncode == 0
+        assert processes_of(owner.machine) == []
+
+
+def two_ports() -> int:
+    """The first of two neighbours at which nobody listens."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
+                return port
 
 
 def processes_of(machine: Machine) -> list[int]:

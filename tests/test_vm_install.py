@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytest_asyncio
 
 from engine import Engine, call, serving
 from guest import image
-from machine_kit import Owner, processes_of
+from machine_kit import Owner, processes_of, two_ports
 from org import __version__
 from org.errors import ExitCode
 from org.sandbox.harden import rules, script
@@ -40,15 +38,6 @@ id = "calc"
 profile = "python"
 system = "[[program]]"
 """
-
-
-def two_ports() -> int:
-    """The first of two neighbours at which nobody listens."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            with suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
-                return port
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
