@@ -369,3 +369,17 @@ async def test_a_guest_that_never_stops_talking_fills_no_disk(person: Person) ->
         assert console.stat().st_size + older(console).stat().st_size <= MOST
         await channel.stop("talk")
     assert b"filling" in person.done("logs", "--console").stdout
+
+
+# -- images
+
+
+def test_an_image_knows_who_stands_on_it(person: Person) -> None:
+    person.done("up", "--memory", MEMORY)
+    image = person.machine.image(person.cache)
+    assert image is not None
+    folder = person.machine.folder.path
+    assert folder in [link.readlink() for link in image.folder.machines.iterdir()]
+    person.done("rm", "-y")
+    person.done("up", "--name", "next", "--memory", MEMORY)
+    assert folder not in [link.readlink() for link in image.folder.machines.iterdir()]

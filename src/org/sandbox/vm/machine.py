@@ -127,8 +127,11 @@ class Machine:
     def _stand_on(self, image: Image) -> None:
         """Have the image kept for as long as the machine is there."""
         image.folder.machines.mkdir(exist_ok=True)
+        for other in image.folder.machines.iterdir():
+            if not other.exists():  # of a machine that was removed
+                other.unlink(missing_ok=True)
         link = image.folder.machines / hashlib.sha256(os.fsencode(self.folder.path)).hexdigest()[:16]
-        if not link.is_symlink():
+        with suppress(FileExistsError):
             link.symlink_to(self.folder.path)
 
     def memory(self) -> int | None:
