@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,26 @@ def test_what_follows_has_the_environment_of_what_was_started(
     assert get(site.port)["commit"] == f"{4:040x}"
     site.serve(5)
     assert "ORG_API_KEY" not in get(site.port)["env"]
+
+
+def test_what_is_coming_up_is_stopped_too(site: Site) -> None:
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(site.serve, 1, "mute", ready_timeout=3000)
+        site.until(lambda: site.status().get("current", {}).get("state") == "starting")
+        control.stop(site.layout, "current")
+        with pytest.raises(OrgError, match="ended before it was healthy: SIGKILL"):
+            starting.result()
+    assert "current" not in site.status()
+
+
+def test_several_ask_at_once(site: Site) -> None:
+    """Each for a commit that does not come up, and one that does."""
+    with ThreadPoolExecutor() as pool:
+        asking = [pool.submit(site.serve, number, "fail") for number in range(1, 5)]
+        for failing in asking:
+            with pytest.raises(OrgError, match="exit code 3"):
+                failing.result()
+        asking = [pool.submit(site.serve, 9) for _ in range(4)]
+        told = [serving.result() for serving in asking]
+    assert sorted(one["already"] for one in told) == [False, True, True, True]
+    assert {one["pid"] for one in told} == {get(site.port)["pid"]}

@@ -51,8 +51,8 @@ def url(listener: socket.socket) -> str:
 
 def _state(one: Slot) -> str:
     if one.serving is not None:
-        return "swapping" if one.starting else "serving"
-    if one.starting:
+        return "swapping" if one.starting is not None else "serving"
+    if one.starting is not None:
         return "starting"
     return "waiting" if one.wanted is not None else "draining"
 

@@ -48,7 +48,8 @@ class Slot:
         """What is given to the next one that is started."""
         self.trouble = ""
         """Why it does not serve what was asked for; empty when it does."""
-        self.starting = False
+        self.starting: Generation | None = None
+        """What is coming up, and does not serve yet."""
         self._make_plan = make_plan
         self._spawn = spawn
         self._note = note
@@ -80,6 +81,8 @@ class Slot:
 
     async def stop(self) -> None:
         """Serve nothing any more; returns when all of it is gone."""
+        if self.starting is not None:
+            self.starting.kill()
         async with self._lock:
             self.wanted = None
             old, self.serving = self.serving, None
@@ -140,10 +143,10 @@ class Slot:
 
     async def _begin(self, wanted: Wanted) -> Generation:
         """A generation that takes connections. Raises `EnvironmentProblem`, with what it said last."""
-        self.starting = True
+        plan = self._make_plan(wanted.commit, wanted.folder, self.env)
+        new = await Generation.start(plan, self.listener)
+        self.starting = new
         try:
-            plan = self._make_plan(wanted.commit, wanted.folder, self.env)
-            new = await Generation.start(plan, self.listener)
             try:
                 await new.becomes_healthy(plan.ready_s)
                 new.go()
@@ -155,7 +158,7 @@ class Slot:
                     raise await self._explained(error, new) from None
                 raise
         finally:
-            self.starting = False
+            self.starting = None
         return new
 
     @staticmethod

@@ -83,6 +83,7 @@ class Supervisor:
         self._lock = lock
         self._shown = shown
         self._slots: dict[Colour, Slot] = {}
+        self._one_by_one = {colour: asyncio.Lock() for colour in COLOURS}
         self._began = time.time()
         self._image = secrets.token_hex(4)
         self._over = asyncio.Event()
@@ -168,7 +169,7 @@ class Supervisor:
         for colour, slot in list(self._slots.items()):
             slot.take_over(found.get(colour, []))
             if slot.wanted is None:  # it was being stopped
-                self._spawn(self._finish(colour, slot))
+                self._spawn(self._finish_alone(colour, slot))
 
     # -- what it is asked
 
@@ -224,18 +225,19 @@ class Supervisor:
 
     async def _serve(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         colour = _colour(asked["colour"])
-        slot = self._slots.get(colour)
-        fresh = slot is None
-        if slot is None:
-            slot = self._slot(colour, bind(asked["port"]))
-        try:
-            told = await slot.serve(Wanted(asked["commit"], Path(asked["folder"])), asked.get("env"))
-        except OrgError as error:
-            self._note(f"{colour}: {error.message}")
-            if fresh and slot.wanted is None:
-                del self._slots[colour]
-                slot.listener.close()
-            raise
+        async with self._one_by_one[colour]:
+            slot = self._slots.get(colour)
+            fresh = slot is None
+            if slot is None:
+                slot = self._slot(colour, bind(asked["port"]))
+            try:
+                told = await slot.serve(Wanted(asked["commit"], Path(asked["folder"])), asked.get("env"))
+            except OrgError as error:
+                self._note(f"{colour}: {error.message}")
+                if fresh and slot.wanted is None and self._slots.get(colour) is slot:
+                    del self._slots[colour]
+                    slot.listener.close()
+                raise
         self._note(f"{colour}: serves {asked['commit'][:12]}, pid {told['pid']}")
         return {**told, "colour": colour, "url": describe.url(slot.listener)}
 
@@ -246,6 +248,12 @@ class Supervisor:
             return {"stopped": False}
         await self._finish(colour, slot)
         return {"stopped": True}
+
+    async def _finish_alone(self, colour: Colour, slot: Slot) -> None:
+        """Nobody waits for it."""
+        await self._finish(colour, slot)
+        if not (self._slots or self._changing):
+            self._over.set()
 
     async def _finish(self, colour: Colour, slot: Slot) -> None:
         await slot.stop()
