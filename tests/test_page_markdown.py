@@ -99,3 +99,23 @@ async def test_speech_looks_the_same_in_whatever_pieces_it_comes(tmp_path: Path,
             assert word in whole
         for sizes in ([3], [1, 7, 2], [64], [5000]):
             assert await made.page.evaluate(STREAM, [SPEECH, sizes]) == whole, sizes
+
+
+async def test_whoever_begins_in_the_middle_sees_what_was_said_so_far(
+    tmp_path: Path, browser: Browser
+) -> None:
+    stream = STREAM.replace("([text,", "([begun, text,").replace(
+        "const live =", "scene.apply(begun); const live ="
+    )
+    begun = {
+        "type": "so_far",
+        "participant": "coder",
+        "turn": 1,
+        "model": "m",
+        "text": "# Title\n\n@me it is ",
+        "reasoning": "",
+        "call": None,
+        "output": "",
+    }
+    async with stage(tmp_path) as running, tab(browser, running.port) as made:
+        assert await made.page.evaluate(stream, [begun, "so", [1]]) == "Titleonlyto@meitisso"
