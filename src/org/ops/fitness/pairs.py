@@ -1,0 +1,234 @@
+"""The same questions to both sides, in pairs, until the rule has decided or the budget is spent."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
+
+from org.ops.fitness import ask, scorers, sequential
+from org.ops.fitness.ask import Door, Reply
+from org.ops.fitness.rules import Budget
+from org.ops.fitness.sequential import Decision, Rule, Verdict
+from org.ops.fitness.tasks import Suite, Task
+
+MOST_DISCARDED = 0.10
+"""The share of pairs that may be lost to a model server that fails."""
+_SEEDS = 2**31
+
+
+class Answering(Protocol):
+    """What the pairs need of a side of the arena."""
+
+    @property
+    def door(self) -> Door: ...
+
+    async def revive(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One pair to be asked."""
+
+    task: Task
+    seed: int
+    candidate_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """How one side did: `error` is empty when it answered."""
+
+    score: float
+    seconds: float
+    tokens: int | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """`weight` is of the task, 1 on average; `discarded` says why the pair does not count."""
+
+    task: str
+    seed: int
+    candidate_first: bool
+    weight: float
+    current: Half
+    candidate: Half
+    discarded: str = ""
+
+    @property
+    def difference(self) -> float:
+        return self.weight * (self.candidate.score - self.current.score)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`why` is for a person. `pairs` are all that were asked, in their order."""
+
+    verdict: Verdict
+    why: str
+    pairs: tuple[Pair, ...]
+    decision: Decision
+    against_anchor: Decision | None = None
+
+    @property
+    def counted(self) -> list[Pair]:
+        return [pair for pair in self.pairs if not pair.discarded]
+
+
+Progress: TypeAlias = Callable[[Sequence[Pair], Decision, float], None]
+"""Told after each pair: all so far, what they decide, and about how many seconds are left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What is asked of both, and by which rule it is judged. `anchor` is how well an earlier generation did
+    at each task, by its id; {} for none. `to_the_end` asks all pairs whatever they decide."""
+
+    suite: Suite
+    rule: Rule
+    drawn: Sequence[Drawn]
+    budget: Budget
+    anchor: Mapping[str, float] = field(default_factory=dict)
+    to_the_end: bool = False
+
+
+class AssayFailed(Exception):
+    """Current itself does not answer as it should: nothing can be compared with it."""
+
+
+def draw(tasks: Sequence[Task], pairs: int, rng: random.Random) -> list[Drawn]:
+    """So many pairs or a few more, in random order, as many of each task as of any other; fewer pairs than
+    tasks are of some tasks each."""
+    some = list(tasks) * -(-pairs // len(tasks)) if pairs >= len(tasks) else rng.sample(list(tasks), pairs)
+    rng.shuffle(some)
+    return [Drawn(task, rng.randrange(_SEEDS), rng.random() < 0.5) for task in some]
+
+
+async def play(match: Match, current: Answering, candidate: Answering, progress: Progress) -> Outcome:
+    """Ask the pairs, one after the other."""
+    began = time.monotonic()
+    pairs: list[Pair] = []
+    tokens = 0
+    weight = statistics.fmean(one.task.weight for one in match.drawn)
+    todo = deque(match.drawn)
+    while todo:
+        drawn = todo.popleft()
+        spent = time.monotonic() - began
+        if spent > match.budget.seconds or tokens > match.budget.tokens:
+            unit = "seconds" if spent > match.budget.seconds else "tokens"
+            limit = getattr(match.budget, unit)
+            return _end(match, pairs, f"the budget of {limit:g} {unit} is spent after {len(pairs)} pairs")
+        try:
+            pairs.append(await _ask(match, drawn, weight, current, candidate))
+        except AssayFailed as failure:
+            return _end(match, pairs, str(failure))
+        tokens += sum(half.tokens or 0 for half in (pairs[-1].current, pairs[-1].candidate))
+        if pairs[-1].discarded:
+            lost = sum(bool(pair.discarded) for pair in pairs)
+            if lost > MOST_DISCARDED * len(match.drawn):
+                return _end(match, pairs, f"{lost} pairs were lost: {pairs[-1].discarded}")
+            todo.append(replace(drawn, seed=(drawn.seed + 1) % _SEEDS))
+        decision, against = _decide(match, pairs)
+        each = (time.monotonic() - began) / len(pairs)
+        progress(pairs, decision, each * len(todo))
+        if not match.to_the_end and _combined(decision, against)[1]:
+            break
+    return _end(match, pairs, "")
+
+
+def _decide(match: Match, pairs: Sequence[Pair]) -> tuple[Decision, Decision | None]:
+    counted = [pair for pair in pairs if not pair.discarded]
+    decision = sequential.decide(match.rule, [pair.difference for pair in counted])
+    if not match.anchor:
+        return decision, None
+    # What a task does not know the anchor's score of tells nothing about the anchor.
+    known = [
+        pair.weight * (pair.candidate.score - match.anchor.get(pair.task, pair.current.score))
+        for pair in counted
+    ]
+    return decision, sequential.decide(match.rule, known)
+
+
+def _combined(decision: Decision, against: Decision | None) -> tuple[Verdict, bool]:
+    """The verdict of both tests, and whether more pairs would change nothing."""
+    both = (decision,) if against is None else (decision, against)
+    if any(one.verdict == "fail" for one in both):
+        return "fail", True
+    if all(one.verdict == "pass" for one in both):
+        return "pass", True
+    return "inconclusive", all(one.is_over for one in both)
+
+
+def _end(match: Match, pairs: Sequence[Pair], trouble: str) -> Outcome:
+    decision, against = _decide(match, pairs)
+    verdict, _ = _combined(decision, against)
+    # What was asked before the trouble may have decided already; then nothing was asked after it.
+    why = trouble or _why(match, verdict, decision, against)
+    return Outcome("inconclusive" if trouble else verdict, why, tuple(pairs), decision, against)
+
+
+def _why(match: Match, verdict: Verdict, decision: Decision, against: Decision | None) -> str:
+    which = "current"
+    if against is not None and verdict == "fail" and decision.verdict != "fail":
+        decision, which = against, "the anchor"
+    if not decision.looks:
+        return f"{match.rule.pairs} pairs are too few to decide"
+    found = decision.looks[-1].estimate
+    said = f"{found.mean:+.3f} a pair to {which} (standard error {found.error:.3f}) after {found.pairs} pairs"
+    few = f"; so few pairs tell no less than {match.rule.margin:g} apart" if match.rule.margin > 0.1 else ""
+    return said + few
+
+
+async def _ask(match: Match, drawn: Drawn, weight: float, current: Answering, candidate: Answering) -> Pair:
+    if not await current.revive():
+        raise AssayFailed("current has crashed")
+    alive = await candidate.revive()
+    replies: dict[bool, Reply] = {}
+    for is_candidate in (drawn.candidate_first, not drawn.candidate_first):
+        if is_candidate and not alive:
+            replies[True] = Reply("broken", 0.0, why="it has crashed")
+        else:
+            replies[is_candidate] = await _put(candidate if is_candidate else current, drawn)
+    ours, theirs = replies[False], replies[True]
+    discarded = await _lost(drawn, current, ours, theirs)
+    first, second = [await _half(match, drawn.task, reply) for reply in (ours, theirs)]
+    if not discarded and first.error:
+        raise AssayFailed(f"current failed at `{drawn.task.id}`: {first.error}")
+    share = drawn.task.weight / weight
+    return Pair(drawn.task.id, drawn.seed, drawn.candidate_first, share, first, second, discarded)
+
+
+async def _put(side: Answering, drawn: Drawn) -> Reply:
+    task = drawn.task
+    return await asyncio.to_thread(
+        ask.put, side.door, task.prompt, seed=drawn.seed, seconds=task.timeout_s, system=task.system
+    )
+
+
+async def _lost(drawn: Drawn, current: Answering, ours: Reply, theirs: Reply) -> str:
+    """Why a pair tells nothing of the candidate, if it does not. That the model server has failed is
+    believed of a candidate only when current says so too: it could say so whenever it likes."""
+    if ours.kind == "endpoint":
+        return f"the model server failed: {ours.why}"
+    if ours.kind == "late":
+        return f"current: {ours.why}"
+    if theirs.kind == "endpoint" and (again := await _put(current, drawn)).kind == "endpoint":
+        return f"the model server failed: {again.why}"
+    return ""
+
+
+async def _half(match: Match, task: Task, reply: Reply) -> Half:
+    if reply.kind != "answered":
+        return Half(0.0, reply.seconds, reply.tokens, reply.why or reply.kind)
+    try:
+        found = await asyncio.to_thread(scorers.score, match.suite, task, reply.text)
+    except scorers.ScorerFailed as error:
+        return Half(0.0, reply.seconds, reply.tokens, str(error))
+    return Half(found, reply.seconds, reply.tokens)
