@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,15 @@ def rooms_with(participants: Callable[[], Sequence[Participant]], **options: Any
     return open_room
 
 
+def rooms_for(make: Callable[[Opening], Sequence[Participant]]) -> OpenRoom:
+    """What opens rooms whose participants need to know how: whom to ask, say."""
+
+    def open_room(settings: Settings, opening: Opening) -> AbstractAsyncContextManager[Session]:
+        return rooms_with(lambda: make(opening))(settings, opening)
+
+    return open_room
+
+
 def parrots() -> Sequence[Participant]:
     return [Parrot()]
 
@@ -108,13 +117,15 @@ async def site(
     participants: Callable[[], Sequence[Participant]] = parrots,
     *,
     room: Mapping[str, Any] | None = None,
+    open_room: OpenRoom | None = None,
     **options: Any,
 ) -> AsyncIterator[Site]:
-    """A server on a free port, until the block ends. `room` are options of its rooms."""
+    """A server on a free port, until the block ends. `room` are options of its rooms; `open_room` opens
+    others."""
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     options = {"pace": Pace(1e9, 1e9), "keep_alive_s": 0.2, **options}
-    open_room = rooms_with(participants, **room or {})
+    open_room = open_room or rooms_with(participants, **room or {})
     serving = Serving(settings_in(folder), open_room, Opening(), TOKEN, **options)
     opened: asyncio.Future[Hub] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(serving, listener, opened.set_result))

@@ -48,7 +48,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*map(values, args))
     if origin is Mapping:
         return st.dictionaries(TEXT, JSON, max_size=3)
-    return {str: TEXT, int: st.integers(), float: NUMBER, NoneType: st.none()}[hint]
+    return {str: TEXT, bool: st.booleans(), int: st.integers(), float: NUMBER, NoneType: st.none()}[hint]
 
 
 @pytest.mark.parametrize("kind", EVENT_TYPES, ids=lambda kind: kind.__name__)
@@ -81,8 +81,9 @@ def test_a_posted_message_as_it_is_written() -> None:
             "hop": 1,
         },
         "key": "k-1",
+        "digest": "d",
     }
-    assert to_json(Posted(message, "k-1")) == expected
+    assert to_json(Posted(message, "k-1", "d")) == expected
     assert encode(Posted(message)).startswith(b'{"v":1,"type":"posted","message":{"id":3,')
 
 
@@ -113,7 +114,7 @@ def test_a_finished_call_as_it_is_written() -> None:
 
 def test_types_have_names_of_their_own() -> None:
     names = {type_name(kind) for kind in EVENT_TYPES}
-    assert len(names) == len(EVENT_TYPES) == 19
+    assert len(names) == len(EVENT_TYPES) == 22
     assert {"posted", "call_finished", "turn_ended", "mode_changed"} < names
 
 

@@ -12,7 +12,7 @@ import pytest
 from org.events import Delta, Joined, Posted
 from org.journal import RoomJournal, room_folder
 from org.messages import EVERYONE, Message
-from org.serve.app import BODY_BYTES
+from org.serve.bodies import BODY_BYTES
 from serve_kit import TOKEN, Client, Parrot, read_until, request, settings_in, site
 
 

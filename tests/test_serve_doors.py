@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from org.errors import EnvironmentProblem
-from org.serve import app, drain
+from org.serve import bodies, drain
 from org.serve.doors import Pace, read_token
 from serve_kit import TOKEN, Client, request, site
 
@@ -137,7 +137,7 @@ async def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: p
 
 
 async def test_a_body_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "BODY_S", 0.05)
+    monkeypatch.setattr(bodies, "BODY_S", 0.05)
     async with site(tmp_path) as server, await Client.connect(server.port) as client:
         client.send(request("POST", "/rooms", {"id": "main"}, content_length="100"))
         assert (await client.answer()).status == 408

@@ -244,7 +244,11 @@ class Servers:
     async def of_model(self, member: Member, model: str, folder: Path = Path()) -> tuple[ChatClient, str]:
         """(client, name) of a model of a participant's server, or of a model file, relative to `folder`."""
         if model.endswith(".gguf"):
-            return await self._file((folder / Path(model).expanduser()).resolve())
+            try:
+                path = (folder / Path(model).expanduser()).resolve()
+            except (RuntimeError, ValueError):  # nobody's home, or no path
+                raise UsageError(f"no such model file: `{model}`") from None
+            return await self._file(path)
         return await self.client(member.base or self._settings.base), model
 
     async def client(self, base: str) -> ChatClient:

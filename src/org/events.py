@@ -2,15 +2,15 @@
 
 *Committed* events are written to the journal before anybody sees them, and the state of a room
 (transcript, roster, inboxes, views) is a fold over them, live and on resume alike. *Passing*
-events (`Delta`, `CallStarted`, `CallOutput`, `TurnStarted`, `Notice`) are only shown; an observer
-that is slow may lose them.
+events (`Delta`, `CallStarted`, `CallOutput`, `TurnStarted`, `SoFar`, `Asked`, `Decided`, `Notice`) are
+only shown; an observer that is slow may lose them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from org.messages import Audience, Message, Usage
 from org.tooling import ToolCall, ToolResult
@@ -71,10 +71,11 @@ class ModelChanged:
 @dataclass(frozen=True, slots=True)
 class Posted:
     """Something was said. `key` is what whoever sent it told it apart by, so that asking twice says it
-    once; one text may have become several messages."""
+    once; one text may have become several messages. `digest` is of all that was sent with the key."""
 
     message: Message
     key: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,39 @@ class CallOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class SoFar:
+    """What a turn has come to since its last step, for whoever begins to watch in the middle of it: it
+    takes the place of what was shown of that before. `call` is the one that runs, if any."""
+
+    participant: str
+    turn: int
+    model: str = ""
+    text: str = ""
+    reasoning: str = ""
+    call: ToolCall | None = None
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call waits for a person's word, under the name `id`."""
+
+    id: str
+    participant: str
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A call waits no more. `why` says so when it was no person who decided."""
+
+    id: str
+    allowed: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something people should know; `hint` is the next step."""
 
@@ -227,7 +261,7 @@ Committed: TypeAlias = (
     | Undone
     | Stopped
 )
-Passing: TypeAlias = TurnStarted | Delta | CallStarted | CallOutput | Notice
+Passing: TypeAlias = TurnStarted | Delta | CallStarted | CallOutput | SoFar | Asked | Decided | Notice
 Event: TypeAlias = Committed | Passing
 
 _LASTING = (Joined, Left, ModelChanged)

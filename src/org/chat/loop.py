@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from org.chat.guards import HINT, RepeatedCalls
 from org.chat.routing import is_pass
 from org.chat.speech import Speech
-from org.errors import ModelError, SandboxGone
+from org.errors import Denied, ModelError, SandboxGone
 from org.events import CallFinished, CallOutput, CallStarted, Delta, Notice, Nudged, Stepped
 from org.messages import Completion
 from org.ports import Turn
@@ -35,8 +35,9 @@ OUT_OF_STEPS = ToolError("denied", "no steps are left in this turn; answer with 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Who allows calls. `ask(participant, call)` asks a person, or is None where nobody is there;
-    `embedded` is the policy for calls that were found in the text, beside each tool's own."""
+    """Who allows calls. `ask(participant, call)` asks a person, and raises `Denied` when nobody answers;
+    it is None where nobody is there. `embedded` is the policy for calls that were found in the text,
+    beside each tool's own."""
 
     ask: Callable[[str, ToolCall], Awaitable[bool]] | None = None
     embedded: Policy = "run"
@@ -210,7 +211,11 @@ async def _refusal(turn: Turn, means: Means, tool: Tool | None, call: ToolCall) 
     if "ask" in policies:
         if means.approval.ask is None:
             return ToolError("unattended", f"`{call.name}` needs a person's approval, and nobody is there")
-        if not await means.approval.ask(turn.participant, call):
+        try:
+            allowed = await means.approval.ask(turn.participant, call)
+        except Denied as error:
+            return ToolError("unattended", f"`{call.name}` needs a person's approval: {error.message}")
+        if not allowed:
             return ToolError("denied", "a person said no to this call")
     return None
 

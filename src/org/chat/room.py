@@ -131,11 +131,12 @@ class Room:
         await self.post(sender, text)
         return await self.answer()
 
-    async def post(self, sender: str, text: str, key: str = "") -> list[Message]:
-        """Post what a person says; `answer` gets it answered. `key` is kept with it. Raises as `say`."""
+    async def post(self, sender: str, text: str, key: str = "", digest: str = "") -> list[Message]:
+        """Post what a person says; `answer` gets it answered. `key` and `digest` are kept with it.
+        Raises as `say`."""
         if self._member(sender).joined.kind != "person":
             raise UsageError(f"`{sender}` is not a person of this room")
-        posted, refusals = await self._deliver(sender, "person", text, key=key)
+        posted, refusals = await self._deliver(sender, "person", text, stamp=(key, digest))
         if not posted:
             raise UsageError(refusals[0] if refusals else "there is nothing in this message")
         for refusal in refusals:
@@ -423,7 +424,7 @@ class Room:
         hop: int = 0,
         *,
         only_addressed: bool = False,
-        key: str = "",
+        stamp: tuple[str, str] = ("", ""),
     ) -> tuple[Sequence[Committed], list[str]]:
         """(what was posted, why the rest was not), by the addresses in a text."""
         routed = route(text, sender, {*self.names, *self.state.gone}, self._member(sender).mode)
@@ -444,7 +445,7 @@ class Room:
                 continue
             if audience.kind != "direct" or audience.names:
                 accepted.append((audience, segment.content))
-        return await self._post(sender, role, accepted, cause, hop, key), _bounded(refusals)
+        return await self._post(sender, role, accepted, cause, hop, stamp), _bounded(refusals)
 
     async def _write_file(self, path: str, content: str) -> str:
         """Append to a file of the workspace; why that could not be done, or empty."""
@@ -464,14 +465,14 @@ class Room:
         contents: Sequence[tuple[Audience, str]],
         cause: int | None = None,
         hop: int = 0,
-        key: str = "",
+        stamp: tuple[str, str] = ("", ""),
     ) -> Sequence[Committed]:
         """Post messages, numbered in the order in which they are written."""
 
         def make() -> list[Committed]:
             now = time.time()
             return [
-                Posted(Message(number, sender, role, audience, content, now, cause, hop), key)
+                Posted(Message(number, sender, role, audience, content, now, cause, hop), *stamp)
                 for number, (audience, content) in enumerate(contents, self.state.next_id)
             ]
 

@@ -14,12 +14,10 @@ from org.cli.options import Parser
 from org.cli.style import Style
 from org.config import find_places
 from org.errors import UsageError
-from org.journal import Found, search
+from org.journal import INDEX, Found, search
 from org.wording import ago, one_line
 
 JSON_VERSION = 1
-INDEX = "search.sqlite"
-"""The index's name in the user's cache folder; it is made again when it is missing."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,10 +2,11 @@
 
 from org.journal.folder import holder, room_folder
 from org.journal.rooms import RoomInfo, list_rooms, remove_room
-from org.journal.search import Found, Hit, search
+from org.journal.search import INDEX, Found, Hit, search
 from org.journal.store import Recorded, RoomJournal, read_events
 
 __all__ = [
+    "INDEX",
     "Found",
     "Hit",
     "Recorded",

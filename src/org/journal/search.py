@@ -18,6 +18,9 @@ from org.journal.files import reading, sqlite_errors
 from org.journal.folder import JOURNAL, is_room_id
 from org.journal.store import Recorded, recorded
 
+INDEX = "search.sqlite"
+"""The index's name in the user's cache folder; it is made again when it is missing."""
+
 _APPLICATION_ID = 0x6F726769  # "orgi"
 _FORMAT = 1
 
@@ -36,7 +39,7 @@ _BUILD_AGAIN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ER
 
 _FIND = """
 SELECT room, seq, sender, at, snippet(texts, 0, '[', ']', '…', 16) FROM texts
-WHERE texts MATCH ? ORDER BY rank, at DESC LIMIT ?
+WHERE texts MATCH ?1 AND (?2 = '' OR room = ?2) ORDER BY rank, at DESC LIMIT ?3
 """
 
 
@@ -65,8 +68,9 @@ class Found:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def search(rooms_dir: Path, index_path: Path, words: str, limit: int = 20) -> Found:
-    """Where all of `words` occur, in any order, without regard to case and accents.
+def search(rooms_dir: Path, index_path: Path, words: str, limit: int = 20, room: str = "") -> Found:
+    """Where all of `words` occur, in any order, without regard to case and accents; in one room alone
+    when it is named.
 
     Brings the index up to date first, making it (0600) when it is missing. Raises `UsageError` when
     there is no word in `words` and `JournalError` when the index cannot be written.
@@ -77,17 +81,17 @@ def search(rooms_dir: Path, index_path: Path, words: str, limit: int = 20) -> Fo
 
     with sqlite_errors(index_path):
         try:
-            return _search(rooms_dir, index_path, query, limit)
+            return _search(rooms_dir, index_path, query, limit, room)
         except _Other:
             pass
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BUILD_AGAIN:
                 raise
         _remove(index_path)
-        return _search(rooms_dir, index_path, query, limit)
+        return _search(rooms_dir, index_path, query, limit, room)
 
 
-def _search(rooms_dir: Path, index_path: Path, query: str, limit: int) -> Found:
+def _search(rooms_dir: Path, index_path: Path, query: str, limit: int, room: str) -> Found:
     with closing(_open(index_path)) as index:
         # One searcher at a time, so that none indexes what another just did.
         index.execute("BEGIN IMMEDIATE")
@@ -95,7 +99,7 @@ def _search(rooms_dir: Path, index_path: Path, query: str, limit: int) -> Found:
             for statement in _SCHEMA:
                 index.execute(statement)
         skipped = _update(index, rooms_dir)
-        hits = tuple(Hit(*row) for row in index.execute(_FIND, (query, limit)))
+        hits = tuple(Hit(*row) for row in index.execute(_FIND, (query, room, limit)))
         index.execute("COMMIT")
     return Found(hits, skipped)
 

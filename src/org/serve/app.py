@@ -9,25 +9,22 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from org.config import Member, parse_with
 from org.errors import OrgError, UsageError
+from org.serve.bodies import Json, read_object
 from org.serve.health import Health
-from org.serve.hub import Hub, Served
+from org.serve.hub import Hub
 from org.serve.openapi import DESCRIPTION
 from org.serve.refusal import Refusal, answer
 from org.serve.snapshot import describe, listed
 from org.serve.stream import Stream
 from org.transcript import to_json_lines, to_markdown
 
-BODY_BYTES = 1024 * 1024
-"""The longest body of a request."""
-BODY_S = 30.0
-"""Within which it must have come."""
 MAX_READERS = 4096
 KEY_LENGTH = 200
 RECONNECT_MS = 500
@@ -73,12 +70,12 @@ class Api:
         body = await read_object(request, {"id": str, "participants": list})
         members = [_member(text) for text in body.get("participants", ())]
         served = await self._hub.create(body.get("id"), members)
-        return JSONResponse(describe(served), 201, {"Location": f"/rooms/{served.id}"})
+        return Json(describe(served), 201, {"Location": f"/rooms/{served.id}"})
 
     async def room(self, request: Request) -> Response:
         served = await self._hub.look(request.path_params["id"])
         busy = "" if served.session else await asyncio.to_thread(self._hub.holder, served.id)
-        return JSONResponse(describe(served, busy))
+        return Json(describe(served, busy))
 
     async def post(self, request: Request) -> Response:
         body = await read_object(request, {"text": str, "sender": str}, required=("text",))
@@ -136,25 +133,19 @@ class Api:
         else:
             assert served.session is not None
             await room.invite(await served.session.participant(member, room.names))
-        return JSONResponse(describe(served), 201)
+        return Json(describe(served), 201)
 
     async def leave(self, request: Request) -> Response:
-        served, name = await self._member_of(request)
+        name = request.path_params["name"]
+        served = await self._hub.open_with(request.path_params["id"], name)
         await served.room.kick(name)
-        return JSONResponse(describe(served))
+        return Json(describe(served))
 
     async def set_mode(self, request: Request) -> Response:
         body = await read_object(request, {"mode": str}, required=("mode",))
-        served, name = await self._member_of(request)
-        return JSONResponse({"mode": str(await served.room.set_mode(name, body["mode"]))})
-
-    async def _member_of(self, request: Request) -> tuple[Served, str]:
-        """The room, open, and who of it is meant. Raises `Refusal` when nobody there has that name."""
-        served = await self._hub.look(request.path_params["id"])
         name = request.path_params["name"]
-        if name not in served.state.members:
-            raise Refusal(404, f"nobody here is called `{name[:40]}`", ", ".join(served.state.members))
-        return await self._hub.open(served.id), name
+        served = await self._hub.open_with(request.path_params["id"], name)
+        return JSONResponse({"mode": str(await served.room.set_mode(name, body["mode"]))})
 
 
 class EventStream(Response):
@@ -210,54 +201,6 @@ def make_app(api: Api, more: Sequence[BaseRoute] = ()) -> Starlette:
     return Starlette(routes=[*api.routes(), *more], exception_handlers=handlers)
 
 
-async def read_object(
-    request: Request, known: Mapping[str, type], required: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The body as a JSON object whose keys are `known`, with values of those types. Raises `Refusal`."""
-    data = await read_body(request)
-    try:
-        value = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        raise Refusal(400, "the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise Refusal(422, "the body is not a JSON object")
-    for key in required:
-        if key not in value:
-            raise Refusal(422, f"missing: `{key}`")
-    for key, item in value.items():
-        if key not in known:
-            raise Refusal(422, f"unknown: `{key[:40]}`", "known are: " + ", ".join(known))
-        if not isinstance(item, known[key]):
-            raise Refusal(422, f"`{key}`: expected {_NAMES[known[key]]}")
-    return value
-
-
-_NAMES: dict[type, str] = {str: "text", list: "a list"}
-
-
-async def read_body(request: Request) -> bytes:
-    """The body, within the limits of size and time. Raises `Refusal`."""
-    length = request.headers.get("content-length", "0")
-    parts: list[bytes] = []
-    size = int(length) if length.isdecimal() else 0
-    try:
-        async with asyncio.timeout(BODY_S):
-            if size <= BODY_BYTES:
-                size = 0
-                async for part in request.stream():
-                    parts.append(part)
-                    size += len(part)
-                    if size > BODY_BYTES:
-                        break
-    except TimeoutError:
-        raise Refusal(408, "the body did not come", headers={"Connection": "close"}) from None
-    except ClientDisconnect:
-        raise Refusal(400, "the body ended early") from None
-    if size > BODY_BYTES:
-        raise Refusal(413, f"the body is longer than {BODY_BYTES} bytes", headers={"Connection": "close"})
-    return b"".join(parts)
-
-
 def _member(text: object) -> Member:
     if not isinstance(text, str):
         raise Refusal(422, "`participants`: expected a list of texts")
@@ -279,6 +222,3 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _bug(request: Request, error: Exception) -> Response:
     return answer(Refusal(500, "a bug in org", "its log has the details"), request.url.path)
-
-
-__all__ = ["Api", "EventStream", "Served", "make_app", "read_body", "read_object"]

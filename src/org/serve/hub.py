@@ -8,27 +8,19 @@ to say or change something in it; from then on this process is its only writer u
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeAlias
 
-from org.chat.ledger import Ledger
-from org.chat.room import Room
-from org.chat.state import State
 from org.compose import Opening, Session, rooms_of
 from org.config import Member, Settings
-from org.errors import Busy, OrgError, UsageError
-from org.events import Committed, Event, Notice, Posted, Stepped, Stopped
-from org.journal import RoomInfo, holder, list_rooms, read_events, room_folder
-from org.messages import Message, Usage
+from org.errors import Busy, UsageError
+from org.journal import RoomInfo, holder, list_rooms, room_folder
 from org.serve.refusal import Refusal
-from org.serve.stream import Stream
+from org.serve.served import Observer, Served, let_go
+from org.tooling import ToolCall
 
-FOLLOW_S = 0.25
-"""How often the journal of a room that is open elsewhere is looked at while somebody reads it here."""
 RETRY_S = 0.1
 """How often the lock of a room is tried while its holder is about to let go."""
 MAX_OPEN = 64
@@ -38,171 +30,6 @@ MAX_LOOKED_AT = 64
 
 OpenRoom: TypeAlias = Callable[[Settings, Opening], AbstractAsyncContextManager[Session]]
 """What opens a room: `org.compose.open_session`, or a test's own."""
-
-_log = logging.getLogger("org.serve")
-
-
-class Served:
-    """One room: what happened in it, its event stream, and, while it is open, its session."""
-
-    def __init__(self, room_id: str, folder: Path) -> None:
-        self.id = room_id
-        self.folder = folder
-        self.session: Session | None = None
-        self._journal = Ledger(None)  # what was read while the room is not open here
-        self.stream = Stream(self._journal.events)
-        self._journal.observe(self.stream.take)
-        self._lock = asyncio.Lock()  # held while it is opened, closed, or read from its journal
-        self._posting = asyncio.Lock()
-        self._keys: dict[str, list[Message]] = {}
-        self._usage: dict[str, Usage] = {}
-        self._counted = 0  # how many events these two know
-        self._exchanges: set[asyncio.Task[Stopped]] = set()
-        self._following: asyncio.Task[None] | None = None
-        self._closing = AsyncExitStack()
-        self._closed = False
-
-    @property
-    def events(self) -> Sequence[Committed]:
-        return self.stream.log
-
-    @property
-    def state(self) -> State:
-        return self._journal.state if self.session is None else self.session.room.state
-
-    @property
-    def running(self) -> bool:
-        """Whether an exchange runs here."""
-        return bool(self._exchanges)
-
-    @property
-    def room(self) -> Room:
-        """The open room. Raises `Refusal` when it was closed meanwhile."""
-        if self.session is None or self._closed:
-            raise _let_go()
-        return self.session.room
-
-    # -- looking at it
-
-    async def refresh(self) -> None:
-        """Take in what the journal has beyond what is known. Raises `UsageError` when there is no such
-        room any more, `JournalError` when its journal cannot be read."""
-        if self._lock.locked() and self.events:
-            return  # it is being opened, which may take long; what is known is shown meanwhile
-        async with self._lock:
-            if self.session is None:
-                found = await asyncio.to_thread(read_events, self.folder, len(self.events))
-                await self._journal.commit(*(entry.event for entry in found))
-
-    def follow(self) -> None:
-        """Keep up with the journal as long as somebody reads the stream and the room is not open here."""
-        if self.session is None and self._following is None:
-            self._following = asyncio.create_task(self._follow())
-
-    async def _follow(self) -> None:
-        try:
-            while self.session is None and not self.stream.ended:
-                await asyncio.sleep(FOLLOW_S)
-                if not self.stream.readers:
-                    return
-                await self.refresh()
-        except OrgError as error:
-            _log.warning("room %s cannot be followed: %s", self.id, error.message)
-            self.stream.end()
-        finally:
-            self._following = None
-
-    # -- opening and closing it
-
-    async def open(
-        self, opening: AbstractAsyncContextManager[Session], observers: Sequence[_Observer]
-    ) -> None:
-        """Open it, unless it is open. Raises what `open_session` raises."""
-        async with self._lock:
-            if self.session is None:
-                self._enter(await self._closing.enter_async_context(opening), observers)
-
-    def adopt(self, session: Session, closing: AsyncExitStack, observers: Sequence[_Observer]) -> None:
-        """Take over a room that was just made; `closing` ends its session."""
-        self._closing = closing
-        self._enter(session, observers)
-
-    def _enter(self, session: Session, observers: Sequence[_Observer]) -> None:
-        """From now on the room is the source; nothing may be awaited here, so that nothing is missed."""
-        self.session = session
-        room = session.room
-        self.stream.log = room.events
-        for event in room.events[self.stream.seq :]:
-            self.stream.take(event)
-        for observer in (self.stream.take, *observers):
-            room.observe(observer)
-        self._journal = Ledger(None)
-
-    async def close(self, deadline_s: float) -> None:
-        """Let the exchange come to its end, for that long; then interrupt it and let go of the room."""
-        if self._exchanges:
-            await asyncio.wait(self._exchanges, timeout=deadline_s)
-        async with self._posting, self._lock:
-            self._closed = True
-            await self._closing.aclose()
-            if self.session is not None:
-                self._journal = Ledger(None, self.events)
-                self.stream.log = self._journal.events
-                self.session = None
-        if self._following is not None:
-            self._following.cancel()
-
-    # -- what people do
-
-    async def post(self, sender: str, text: str, key: str = "") -> list[Message]:
-        """Post what a person says, at most once for a key, and have it answered in the background."""
-        async with self._posting:
-            if key and (found := self._posted_as(key)):
-                return found
-            posted = await self.room.post(sender, text, key)
-        exchange = asyncio.create_task(self.room.answer())
-        self._exchanges.add(exchange)
-        exchange.add_done_callback(self._answered)
-        return posted
-
-    def interrupt(self) -> bool:
-        """Stop the exchange; whether any ran."""
-        return self.session is not None and self.session.room.interrupt()
-
-    def _posted_as(self, key: str) -> list[Message]:
-        self._count()
-        return self._keys.get(key, [])
-
-    @property
-    def usage(self) -> Mapping[str, Usage]:
-        """Tokens that each participant took over the life of the room."""
-        self._count()
-        return self._usage
-
-    def _count(self) -> None:
-        for event in self.events[self._counted :]:
-            if isinstance(event, Posted) and event.key:
-                self._keys.setdefault(event.key, []).append(event.message)
-            elif isinstance(event, Stepped) and event.usage:
-                name = event.participant
-                self._usage[name] = self._usage.get(name, Usage()) + event.usage
-        self._counted = len(self.events)
-
-    def _answered(self, exchange: asyncio.Task[Stopped]) -> None:
-        self._exchanges.discard(exchange)
-        if exchange.cancelled():
-            return
-        error = exchange.exception()
-        if isinstance(error, OrgError):
-            _log.error("room %s: the exchange ended: %s", self.id, error.message)
-            self.stream.take(Notice(error.message, error.hint))
-        elif error is not None:
-            # A bug in one room is reported, and the others go on.
-            context = {"message": f"room {self.id}: the exchange ended", "exception": error}
-            exchange.get_loop().call_exception_handler(context)
-
-
-_Observer: TypeAlias = Callable[[Event], None]
 
 
 class Hub:
@@ -220,7 +47,7 @@ class Hub:
         opening: Opening | None = None,
         *,
         patience_s: float = 0.0,
-        observers: Callable[[str], Sequence[_Observer]] = lambda room_id: (),
+        observers: Callable[[str], Sequence[Observer]] = lambda room_id: (),
     ) -> None:
         self.settings = settings
         self.draining = False
@@ -270,7 +97,7 @@ class Hub:
         await self._make_room()
         patience = asyncio.get_running_loop().time() + self._patience_s
         while True:
-            opening = replace(self._opening, room=room_id, resume=True)
+            opening = replace(self._opening, room=room_id, resume=True, ask=served.asking)
             try:
                 await served.open(self._open_room(self.settings, opening), self._observers(room_id))
             except Busy:
@@ -280,28 +107,39 @@ class Hub:
             else:
                 return served
 
+    async def open_with(self, room_id: str, name: str) -> Served:
+        """A room as `open` has it. Raises `Refusal` too when nobody there is called `name`."""
+        members = (await self.look(room_id)).state.members
+        if name not in members:
+            raise Refusal(404, f"nobody here is called `{name[:40]}`", ", ".join(members))
+        return await self.open(room_id)
+
     async def create(self, room_id: str | None = None, members: Sequence[Member] = ()) -> Served:
         """Open a new room; without an id it takes the next free number, without `members` the roster
         that is configured. Raises `Refusal` when it is there already."""
         await self._make_room()
         settings = replace(self.settings, participants=tuple(members)) if members else self.settings
-        opening = self._open_room(settings, replace(self._opening, room=room_id or "", resume=False))
+        opening = replace(self._opening, room=room_id or "", resume=False)
         if room_id is None:
-            return await self._create_numbered(opening)
+            return await self._create_numbered(settings, opening)
         folder = room_folder(rooms_of(settings), room_id)
         if room_id in self._rooms or folder.exists():
             raise Refusal(409, f"the room `{room_id}` exists", f"it is at /rooms/{room_id}")
         served = self._rooms[room_id] = Served(room_id, folder)
         try:
-            await served.open(opening, self._observers(room_id))
+            session = self._open_room(settings, replace(opening, ask=served.asking))
+            await served.open(session, self._observers(room_id))
         except BaseException:
             del self._rooms[room_id]
             raise
         return served
 
-    async def _create_numbered(self, opening: AbstractAsyncContextManager[Session]) -> Served:
+    async def _create_numbered(self, settings: Settings, opening: Opening) -> Served:
+        async def ask(participant: str, call: ToolCall) -> bool:
+            return await served.asking(participant, call)  # nobody calls before there is a room
+
         async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(opening)
+            session = await stack.enter_async_context(self._open_room(settings, replace(opening, ask=ask)))
             served = Served(session.id, room_folder(rooms_of(self.settings), session.id))
             self._rooms[session.id] = served
             served.adopt(session, stack.pop_all(), self._observers(session.id))
@@ -327,7 +165,7 @@ class Hub:
         """Let go of the room that was idle for longest, when many are open. Raises `Refusal` when all of
         them are in use, or the server is about to end."""
         if self.draining:
-            raise _let_go()
+            raise let_go()
         opened = [served for served in self._rooms.values() if served.session is not None]
         if len(opened) < MAX_OPEN:
             return
@@ -345,8 +183,3 @@ class Hub:
     def _forget(self, room_id: str) -> None:
         if served := self._rooms.pop(room_id, None):
             served.stream.end()
-
-
-def _let_go() -> Refusal:
-    hint = "ask again: it, or one that has taken over, will open it"
-    return Refusal(503, "this server has let go of the room", hint, {"Retry-After": "1"})

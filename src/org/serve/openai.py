@@ -24,7 +24,7 @@ from org.config import Member
 from org.errors import ModelError, OrgError
 from org.events import Event, Stepped, Stopped, TurnEnded
 from org.messages import Usage
-from org.serve.app import read_body
+from org.serve.bodies import read_body
 from org.serve.completions import (
     COMMENT,
     DONE,

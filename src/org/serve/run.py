@@ -22,6 +22,7 @@ from org.compose import Opening
 from org.config import Settings
 from org.events import Event
 from org.serve import drain
+from org.serve.acts import Acts
 from org.serve.app import Api, make_app
 from org.serve.contract import Contract
 from org.serve.doors import Doors, Pace
@@ -143,6 +144,7 @@ def _application(serving: Serving, hub: Hub, forks: Forks, health: Health, metri
     routes = [
         Route("/", page_endpoint()),
         Route("/metrics", metrics_endpoint(metrics, hub, forks)),
+        *Acts(hub).routes(),
         *OpenAi(hub, forks).routes(),
     ]
     app = make_app(Api(hub, health), [*routes, *serving.more_routes(hub)])

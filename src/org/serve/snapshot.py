@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from org.chat.participant import ModelParticipant
 from org.chat.state import Member
 from org.journal import RoomInfo
-from org.serve.hub import Served
+from org.serve.served import Served
 
 
 def listed(room: RoomInfo, *, here: bool) -> dict[str, Any]:
@@ -60,12 +62,15 @@ def describe(served: Served, busy: str = "") -> dict[str, Any]:
             for name, member in members.items()
             if member.memory and member.memory.open_turn
         ],
+        "asking": [asdict(asked) for asked in served.asking.waiting],
     }
 
 
 def _participant(member: Member, served: Served) -> dict[str, Any]:
     joined = member.joined
     usage = served.usage.get(joined.name)
+    found = served.session and served.session.room.participants.get(joined.name)
+    model = found if isinstance(found, ModelParticipant) else None
     return {
         "name": joined.name,
         "profile": joined.profile,
@@ -73,6 +78,8 @@ def _participant(member: Member, served: Served) -> dict[str, Any]:
         "mode": str(member.mode),
         "unread": len(member.unread),
         "tokens": usage.total if usage else 0,
+        "context": model.sampling.context_tokens if model else 0,
+        "tools": [{"name": tool.spec.name, "policy": tool.policy} for tool in model.tools] if model else [],
     }
 
 

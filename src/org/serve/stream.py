@@ -2,6 +2,7 @@
 
 A frame (an event as Server-Sent Events carry it) is encoded once, for all readers. A reader is only a
 place in the log: one that is slow loses what is passing, never what is committed, and holds up nobody.
+Whoever begins, or has caught up again, is told first what is going on right now.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import get_args
 
 from org.encoding import to_json
 from org.events import Committed, Delta, Event, Passing
+from org.serve.present import Present
 
 PAUSE_S = 0.03
 """How long passing events are gathered before they are shown: pieces of one text become one frame."""
@@ -58,13 +60,18 @@ class Stream:
         self._size = 0
         self._joined: dict[int, bytes] = {}  # from that place to the end, made for the first who asks
         self._passing: list[Passing] = []
+        self._present = Present()
+        self._told: bytes | None = None  # the frames of what is going on, made for the first who asks
         self._news = asyncio.Event()
+        self._moves = asyncio.Event()  # a reader comes or goes
         self._pause: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._silent = False
 
     def take(self, event: Event) -> None:
         """Show an event. A committed one stands in the log already."""
+        self._present.take(event)
+        self._told = None
         if isinstance(event, _COMMITTED):
             self.seq += 1
             if self.readers:
@@ -80,19 +87,31 @@ class Stream:
         """Let the readers go once they have everything that is committed."""
         self.ended = True
         self._wake()
+        self._move()
 
     @contextmanager
     def reader(self, after: int) -> Iterator[Reader]:
         """A reader that has everything up to the event `after`."""
         self.readers += 1
+        self._move()
         if self._silence is None:
             self._silence = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._keep_awake)
         try:
             yield Reader(self, after)
         finally:
             self.readers -= 1
+            self._move()
             if not self.readers:
                 self._forget()
+
+    async def deserted(self, seconds: float) -> None:
+        """Wait until nobody has read for so long, or the stream has ended."""
+        while not self.ended:
+            try:
+                async with asyncio.timeout(None if self.readers else seconds):
+                    await self._moves.wait()
+            except TimeoutError:
+                return
 
     # -- for readers
 
@@ -107,6 +126,14 @@ class Stream:
         if place not in self._joined:
             self._joined[place] = b"".join(islice(self._live, place - self._begin, None))
         return self._joined[place]
+
+    def present(self) -> bytes:
+        """What is going on right now, as frames; what was shown of it stands before `end_of_live`."""
+        if self._passing:
+            self._flush_and_wake()
+        if self._told is None:
+            self._told = b"".join(frame(event) for event in self._present.events())
+        return self._told
 
     def committed(self, after: int) -> list[bytes]:
         """About `CHUNK_BYTES` of the frames after an event, one of them at least when there is one."""
@@ -153,6 +180,10 @@ class Stream:
         self._news.set()
         self._news.clear()
 
+    def _move(self) -> None:
+        self._moves.set()
+        self._moves.clear()
+
     def _keep_awake(self) -> None:
         if self._silent:
             self._append(_COMMENT)
@@ -179,7 +210,10 @@ class Reader:
     def __init__(self, stream: Stream, after: int) -> None:
         self.seq = after
         self._stream = stream
-        self._place = stream.end_of_live if after == stream.seq else -1  # -1: behind
+        self._place = -1  # behind
+        self._present = b""
+        if after == stream.seq:
+            self._catch_up()
 
     def take(self) -> bytes:
         """What it has not seen yet, or a part of that; empty when there is nothing."""
@@ -187,15 +221,23 @@ class Reader:
         if self._place >= 0:
             data = stream.since(self._place)
             if data is not None:
+                present, self._present = self._present, b""
                 self._place, self.seq = stream.end_of_live, stream.seq
-                return data
+                return present + data
             self._place = -1
             stream.lost += 1
         frames = stream.committed(self.seq)
         self.seq += len(frames)
         if self.seq == stream.seq:
-            self._place = stream.end_of_live
+            self._catch_up()
+            frames.append(self._present)
+            self._present = b""
         return b"".join(frames)
+
+    def _catch_up(self) -> None:
+        """From here on it gets what is new, beside what is going on already."""
+        self._present = self._stream.present()
+        self._place = self._stream.end_of_live
 
 
 def _merged(events: Sequence[Passing]) -> Iterator[Passing]:

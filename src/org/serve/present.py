@@ -1,0 +1,109 @@
+"""What is going on in a room right now, for readers who begin in the middle of it: a fold over its
+passing events. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from org.events import (
+    Asked,
+    CallFinished,
+    CallOutput,
+    CallStarted,
+    Decided,
+    Delta,
+    Event,
+    SoFar,
+    Stepped,
+    Stopped,
+    TurnEnded,
+    TurnStarted,
+)
+from org.tooling import ToolCall
+
+KEPT = 32_768
+"""Characters of one text that are kept: its end. What is missing before it is marked by `…`."""
+
+
+class Tail:
+    """The end of a text that grows."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._size = 0
+
+    def add(self, text: str) -> None:
+        self._parts.append(text)
+        self._size += len(text)
+        if self._size > 2 * KEPT:
+            self._parts = [str(self)]
+            self._size = len(self._parts[0])
+
+    def clear(self) -> None:
+        self._parts.clear()
+        self._size = 0
+
+    def __str__(self) -> str:
+        text = "".join(self._parts)
+        return text if len(text) <= KEPT else f"…{text[1 - KEPT :]}"
+
+
+@dataclass(slots=True)
+class _Turn:
+    started: TurnStarted
+    text: Tail = field(default_factory=Tail)
+    reasoning: Tail = field(default_factory=Tail)
+    call: ToolCall | None = None
+    output: Tail = field(default_factory=Tail)
+
+    def so_far(self) -> SoFar:
+        started = self.started
+        said = str(self.text), str(self.reasoning)
+        return SoFar(started.participant, started.turn, started.model, *said, self.call, str(self.output))
+
+
+class Present:
+    """The turns that run and the calls that wait for a person. `events` tells them anew."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, _Turn] = {}
+        self._asked: dict[str, Asked] = {}
+
+    def events(self) -> list[SoFar | Asked]:
+        return [*(turn.so_far() for turn in self._turns.values()), *self._asked.values()]
+
+    def take(self, event: Event) -> None:
+        match event:
+            case TurnStarted(name):
+                self._turns[name] = _Turn(event)
+            case TurnEnded(name):
+                self._turns.pop(name, None)
+            case Stopped():
+                self._turns.clear()
+            case Asked(name):
+                self._asked[name] = event
+            case Decided(name):
+                self._asked.pop(name, None)
+            case Delta(participant=name) | Stepped(name) | CallStarted(name) | CallOutput(name):
+                if turn := self._turns.get(name):
+                    _go_on(turn, event)
+            case CallFinished(name):
+                if turn := self._turns.get(name):
+                    turn.call = None
+                    turn.output.clear()
+            case _:
+                pass
+
+
+def _go_on(turn: _Turn, event: Delta | Stepped | CallStarted | CallOutput) -> None:
+    match event:
+        case Delta(text, kind):
+            (turn.text if kind == "text" else turn.reasoning).add(text)
+        case Stepped():  # it says again what was shown, and stays
+            turn.text.clear()
+            turn.reasoning.clear()
+        case CallStarted(_, call):
+            turn.call = call
+            turn.output.clear()
+        case CallOutput(_, _, text):
+            turn.output.add(text)
