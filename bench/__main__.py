@@ -16,6 +16,7 @@ MARKS = {
     "start.help_ratio": 3.0,
     "client.chat_ratio": 6.0,
     "client.delta_ratio": 3.0,
+    "ops.promote_ratio": 3.0,
     "room.tool_loop_ms": 2.0,
     "room.tool_loop_growth": 1.3,
     "room.room_of_8_ms": 1.5,

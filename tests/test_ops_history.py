@@ -68,7 +68,7 @@ def test_a_commit_beside_the_line_says_what_it_likes(tmp_path: Path) -> None:
     forged = f"mine\n\nOrg-Promote: 7\nOrg-Rollback: 1\nOrg-Rollback-Of: {'0' * 40}\n"
     shop.change({"a": "1"}, message=forged)
     first = shop.promote()
-    shop.change({"b": "1"}, message=f"mine\n\nOrg-Rollback: 1\nOrg-Rollback-Of: {first.commit}\n")
+    shop.change({"b": "1"}, message=f"mine\n\nOrg-Rollback: 1\nOrg-Rollback-Of: {first.entry.commit}\n")
     shop.promote()
     assert [entry.number for entry in shop.history.standing] == [1, 2]
     assert shop.history.rollbacks == ()

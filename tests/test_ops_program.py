@@ -251,3 +251,16 @@ def test_when_both_have_gone_further_in_the_same_file_it_is_named(shop: Shop) ->
     assert '"files": ["menu.txt"]' in done.stdout
     shop.rollback()  # which asks nobody
     assert shop.files() == {"menu.txt": "tea\n"}
+
+
+def test_the_users_main_is_found_in_whatever_way_git_keeps_it(shop: Shop) -> None:
+    shop.edit({})
+    mine = shop.save("mine", {"x": "1"})
+    shop.git("pack-refs", "--all")
+    assert shop.program.checkout.main() == mine
+    shop.git("branch", "other")
+    shop.git("symbolic-ref", "refs/heads/main", "refs/heads/other")
+    assert shop.program.checkout.main() == mine
+    shop.git("symbolic-ref", "-d", "refs/heads/main")
+    (shop.checkout / ".git" / "refs" / "heads" / "main").write_bytes(b"\xff\n")
+    assert shop.program.checkout.main() == mine

@@ -49,8 +49,8 @@ def test_what_is_promoted_is_the_merge_that_was_judged(shop: Shop) -> None:
         return PASS
 
     done = promote(shop.program, "", judge, idle)
-    assert [gate.merge for gate in judged] == [done.commit] == [shop.main]
-    assert (done.number, done.before, done.branch, done.swapped) == (1, before, branch, False)
+    assert [gate.merge for gate in judged] == [done.entry.commit] == [shop.main]
+    assert (done.entry.number, done.entry.main, done.entry.branch, done.swapped) == (1, before, branch, False)
     assert shop.refs.main.parents == (before, shop.refs.branch(branch).commit)
     assert shop.files() == {"menu.txt": "tea\ncoffee\n"}
 
@@ -58,11 +58,11 @@ def test_what_is_promoted_is_the_merge_that_was_judged(shop: Shop) -> None:
 def test_a_promote_can_be_named_by_its_tag_and_its_note(shop: Shop) -> None:
     shop.change({"menu.txt": "cocoa\n"})
     done = shop.promote()
-    kept = verdicts.canonical({**PASS, "merge": done.commit})
+    kept = {**PASS, "merge": done.entry.commit}
     tag = shop.repo.run("cat-file", "tag", "promote/1")
-    assert f"object {done.commit}\n" in tag
+    assert f"object {done.entry.commit}\n" in tag
     assert f"Org-Verdict: {verdicts.digest(kept)}" in tag
-    assert verdicts.read(shop.repo, done.commit) == {**PASS, "merge": done.commit}
+    assert verdicts.read(shop.repo, done.entry.commit) == kept
 
 
 def test_main_goes_on_from_what_others_promoted(shop: Shop) -> None:
@@ -81,7 +81,7 @@ def test_the_gate_that_was_passed_before_is_not_run_again(shop: Shop) -> None:
     def judge(program: Program, gate: Gate) -> Mapping[str, object]:
         raise AssertionError("judged again")
 
-    assert promote(shop.program, "", judge, idle).commit == gate.merge
+    assert promote(shop.program, "", judge, idle).entry.commit == gate.merge
 
 
 def test_a_gate_is_pinned_once(shop: Shop) -> None:
@@ -191,7 +191,7 @@ def test_rollbacks_take_back_the_newest_first_and_each_once(shop: Shop) -> None:
         states.append(shop.files())
     for number in (3, 2, 1):
         done = shop.rollback()
-        assert (done.of.number, done.number) == (number, 4 - number)
+        assert (done.entry.of.number, done.entry.number) == (number, 4 - number)
         assert shop.files() == states[number - 1]
     with pytest.raises(OrgError, match="no promote to roll back"):
         shop.rollback()
@@ -209,7 +209,7 @@ def test_a_rollback_keeps_what_came_after(tmp_path: Path) -> None:
     shop.change({"other": "1"}, new=True)  # takes in what the user committed
     shop.rollback()
     assert shop.files() == {"long.txt": lines(_8="eight")}
-    shop.git("revert", "-m", "1", "--no-edit", done.commit)
+    shop.git("revert", "-m", "1", "--no-edit", done.entry.commit)
     assert shop.git("rev-parse", "HEAD^{tree}") == shop.refs.main.tree
 
 
@@ -242,8 +242,8 @@ def test_after_a_rollback_the_same_candidate_brings_everything_back(shop: Shop) 
     first = shop.promote()
     shop.rollback()
     again = shop.promote()
-    assert (again.branch, again.number) == (branch, 2)
-    assert shop.files() == {"menu.txt": "coffee\n", "a": "1"} == shop.files(first.commit)
+    assert (again.entry.branch, again.entry.number) == (branch, 2)
+    assert shop.files() == {"menu.txt": "coffee\n", "a": "1"} == shop.files(first.entry.commit)
     shop.rollback()
     assert shop.files() == {"menu.txt": "tea\n"}
     shop.promote()
@@ -312,7 +312,7 @@ def test_what_is_served_is_swapped_to_the_files_of_main(shop: Shop) -> None:
     promoted = shop.promote(swap=swap)
     rolled_back = shop.rollback(swap=swap)
     assert promoted.swapped and rolled_back.swapped
-    assert served == [promoted.commit, rolled_back.commit]
+    assert served == [promoted.entry.commit, rolled_back.entry.commit]
 
 
 def test_one_that_does_not_come_up_can_be_rolled_back(shop: Shop) -> None:

@@ -182,7 +182,8 @@ def test_tags_are_derived(shop: Shop) -> None:
     for name in tags:
         shop.repo.run("update-ref", "-d", name)
     shop.repo.run("update-ref", "refs/tags/promote/1", shop.main)  # points elsewhere
-    assert len(recover(shop.program, idle)) == 2
+    shop.repo.run("update-ref", "refs/tags/promote/2", shop.main)  # of what never was
+    assert len(recover(shop.program, idle)) == 3
     assert shop.repo.run("for-each-ref", "refs/tags") == objects
     assert recover(shop.program, idle) == ()
 

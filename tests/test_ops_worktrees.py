@@ -25,7 +25,7 @@ def make(shop: Shop, count: int) -> list[str]:
     commits = []
     for number in range(count):
         shop.change({"a": f"{number} on {shop.main}"})
-        commits.append(shop.promote().commit)
+        commits.append(shop.promote().entry.commit)
     return commits
 
 

@@ -6,23 +6,29 @@ would find itself, the merge is made between commits that exist for this alone.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from org.errors import Conflict, OrgError, Stale
 from org.ops.git import Git
-from org.ops.history import History, Promote, promote_message, rollback_message
-from org.ops.refs import GATES, Ref, Refs
+from org.ops.history import History, Promote, Rollback, promote_message, rollback_message
+from org.ops.refs import BASE, GATES, MAIN, Ref, Refs
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """`merge` is the pinned commit to which a promote of `candidate` moves main, away from `main`."""
+    """`merge` is the pinned commit to which a promote of `candidate` moves main, away from `main`.
+
+    It was made `at` seconds since 1970.
+    """
 
     number: int
     merge: str
     main: str
     candidate: str
     branch: str
+    at: int
 
 
 def prepare(git: Git, refs: Refs, history: History, branch: str) -> Gate:
@@ -34,33 +40,34 @@ def prepare(git: Git, refs: Refs, history: History, branch: str) -> Gate:
     for gate in gates(refs, branch):
         if gate.main == refs.main.commit and gate.candidate == candidate:
             return gate
-    merge = _merge(git, refs.main, history, branch, candidate)
+    merge, at = _merge(git, refs.main, history, branch, candidate)
     number = max(
         (int(name.removeprefix(GATES)) for name in refs.by_name if name.startswith(GATES)), default=0
     )
     git.run("update-ref", f"{GATES}{number + 1}", merge, "")
-    return Gate(number + 1, merge, refs.main.commit, candidate, branch)
+    return Gate(number + 1, merge, refs.main.commit, candidate, branch, at)
 
 
 def gates(refs: Refs, branch: str) -> list[Gate]:
     """Those of the branch as it is now, newest last, whichever main they are on."""
     candidate = refs.branch(branch).commit
     found = [
-        Gate(int(name.removeprefix(GATES)), ref.commit, ref.parents[0], candidate, branch)
+        Gate(int(name.removeprefix(GATES)), ref.commit, ref.parents[0], candidate, branch, ref.at)
         for name, ref in refs.by_name.items()
         if name.startswith(GATES) and ref.candidate == candidate
     ]
     return sorted(found, key=lambda gate: gate.number)
 
 
-def revert(git: Git, history: History, promote: Promote) -> str:
-    """The commit on main that takes back what a promote brought. Raises `Conflict`."""
+def revert(git: Git, history: History, promote: Promote) -> Rollback:
+    """The rollback of a promote: its commit is made, and main is not moved. Raises `Conflict`."""
     tree = f"{promote.main}^{{tree}}"
     if promote.commit != history.main:
         since = f"taking back promote {promote.number}"
         tree = _three_way(git, promote.commit, history.main, promote.main, since)
-    message = rollback_message(len(history.rollbacks) + 1, promote)
-    return git.run("commit-tree", tree, "-p", history.main, input=message)
+    number = len(history.rollbacks) + 1
+    commit, at = _commit(git, tree, (history.main,), rollback_message(number, promote))
+    return Rollback(number, commit, history.main, promote, at)
 
 
 def merged(git: Git, ours: str, theirs: str, what: str) -> str:
@@ -73,7 +80,7 @@ def merged(git: Git, ours: str, theirs: str, what: str) -> str:
     return tree
 
 
-def _merge(git: Git, main: Ref, history: History, branch: str, candidate: str) -> str:
+def _merge(git: Git, main: Ref, history: History, branch: str, candidate: str) -> tuple[str, int]:
     again = _given_up(git, history, candidate)
     second = candidate
     if again is None:
@@ -81,12 +88,19 @@ def _merge(git: Git, main: Ref, history: History, branch: str, candidate: str) -
     else:
         base = git.run("merge-base", again.main, candidate)
         tree = _three_way(git, base, main.commit, candidate, branch)
-        parents = ("-p", main.commit, "-p", candidate)
-        second = git.run("commit-tree", tree, *parents, input=f"Reapply {branch}\n")
+        second, _ = _commit(git, tree, (main.commit, candidate), f"Reapply {branch}\n")
     if tree == main.tree:
         raise _nothing(history, branch, candidate)
     message = promote_message(len(history.promotes) + 1, branch, candidate)
-    return git.run("commit-tree", tree, "-p", main.commit, "-p", second, input=message)
+    return _commit(git, tree, (main.commit, second), message)
+
+
+def _commit(git: Git, tree: str, parents: tuple[str, ...], message: str) -> tuple[str, int]:
+    """A commit, and when it was made."""
+    at = int(time.time())
+    words = [word for parent in parents for word in ("-p", parent)]
+    env = {"GIT_AUTHOR_DATE": f"{at} +0000", "GIT_COMMITTER_DATE": f"{at} +0000"}
+    return git.run("commit-tree", tree, *words, input=message, env=env), at
 
 
 def _nothing(history: History, branch: str, candidate: str) -> OrgError:
@@ -101,20 +115,33 @@ def _given_up(git: Git, history: History, candidate: str) -> Promote | None:
 
     That work is in main's past, so a plain merge would silently bring nothing of it back.
     """
+    if not history.rollbacks:
+        return None
+    parents = _parents(git, candidate)
+    held = _ancestors(parents, candidate)
     for rollback in sorted(history.rollbacks, key=lambda rollback: rollback.of.number):
-        if (
-            _holds(git, candidate, rollback.of.candidate)
-            and not _holds(git, candidate, rollback.commit)
-            and not any(
-                _holds(git, later.candidate, rollback.of.candidate) for later in history.after(rollback)
-            )
-        ):
+        work = rollback.of.candidate
+        later = (_ancestors(parents, promote.candidate) for promote in history.after(rollback))
+        if work in held and rollback.commit not in held and not any(work in known for known in later):
             return rollback.of
     return None
 
 
-def _holds(git: Git, commit: str, ancestor: str) -> bool:
-    return commit == ancestor or not git.ask("merge-base", "--is-ancestor", ancestor, commit, fine=(0, 1))[0]
+def _parents(git: Git, candidate: str) -> dict[str, list[str]]:
+    """The parents of each commit that is ours: what was before is nobody's work here."""
+    lines = git.run("rev-list", "--parents", candidate, MAIN, "--not", BASE).splitlines()
+    return {commit: parents for commit, *parents in map(str.split, lines)}
+
+
+def _ancestors(parents: Mapping[str, list[str]], commit: str) -> set[str]:
+    """All that a commit builds on, itself too."""
+    seen: set[str] = set()
+    todo = [commit]
+    while todo:
+        if (one := todo.pop()) not in seen:
+            seen.add(one)
+            todo += parents.get(one, ())
+    return seen
 
 
 def _three_way(git: Git, base: str, ours: str, theirs: str, what: str) -> str:

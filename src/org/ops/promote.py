@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from org.errors import Inconclusive, OrgError, Stale
-from org.ops import candidate, merges, refs, steps, sync, verdicts
+from org.ops import candidate, history, merges, refs, steps, sync, tags, verdicts
 from org.ops.git import Git
-from org.ops.history import History
+from org.ops.history import History, Promote
 from org.ops.merges import Gate
 from org.ops.program import Program
 from org.ops.refs import Refs
-from org.ops.steps import Move, Swap
+from org.ops.steps import Swap
 
 Judge: TypeAlias = Callable[[Program, Gate], Mapping[str, object]]
 """Tries the merge of a gate and gives its verdict. It takes minutes, and is run without the lock."""
@@ -25,10 +25,7 @@ Verdict: TypeAlias = Mapping[str, object]
 class Promoted:
     """`swapped` says whether a running current was replaced; `notes` what else was done on the way."""
 
-    number: int
-    commit: str
-    before: str
-    branch: str
+    entry: Promote
     swapped: bool
     notes: tuple[str, ...]
 
@@ -43,34 +40,32 @@ def promote(program: Program, branch: str, judge: Judge, swap: Swap) -> Promoted
         notes = [steps.finish(program, git, swap)]
         known = refs.read(git)
         notes.append(sync.take_in(program, git, known))
-        known, told = sync.current(git)
+        if notes[-1]:
+            known = refs.read(git)
+        told = history.read(git, known)
         gate = merges.prepare(git, known, told, branch or candidate.branch_of(program))
-        known_verdict = verdicts.read(git, gate.merge)
-        if known_verdict is not None:
-            return _land(program, git, told, gate, known_verdict, swap, tuple(filter(None, notes)))
-        _refuse_stale(git, known, told, gate)
+        kept = verdicts.read(git, gate.merge)
+        if kept is None:
+            _refuse_stale(git, known, told, gate)
+        else:
+            return _land(program, git, told, gate, kept, swap, notes)
     verdict = judge(program, gate)
     with program.hold("promote") as git:
-        verdicts.record(git, gate.merge, verdict)
-        known, told = sync.current(git)
-        if known.main.commit != gate.main:
+        kept = verdicts.record(git, gate.merge, verdict)
+        if refs.read(git).main.commit != gate.main:
             raise _stale(gate)
-        return _land(program, git, told, gate, verdict, swap, tuple(filter(None, notes)))
+        return _land(program, git, told, gate, kept, swap, notes)
 
 
 def _land(
-    program: Program,
-    git: Git,
-    told: History,
-    gate: Gate,
-    verdict: Verdict,
-    swap: Swap,
-    notes: tuple[str, ...],
+    program: Program, git: Git, told: History, gate: Gate, verdict: Verdict, swap: Swap, notes: list[str]
 ) -> Promoted:
     _require_pass(gate, verdict)
-    move = Move("promote", gate.main, gate.merge)
-    swapped = steps.carry_out(steps.steps(program, git, move, swap))
-    return Promoted(len(told.promotes) + 1, gate.merge, gate.main, gate.branch, swapped, notes)
+    number = len(told.promotes) + 1
+    entry = Promote(number, gate.merge, gate.main, gate.candidate, gate.branch, gate.at)
+    tag = tags.make(git, entry, verdicts.digest(verdict))
+    swapped = steps.carry_out(steps.steps(program, git, steps.move_to(entry), tag, swap))
+    return Promoted(entry, swapped, tuple(filter(None, notes)))
 
 
 def _require_pass(gate: Gate, verdict: Verdict) -> None:

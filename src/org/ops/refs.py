@@ -20,20 +20,21 @@ COMMIT = "Org-Commit"
 
 _BRANCH = re.compile(r"cand/[0-9]{8}-[0-9]{6}(-[0-9]+)?")
 _FORMAT = (
-    "%(refname) %(objectname) %(*objectname) | %(tree) | %(parent)"
+    "%(refname) %(objectname) %(*objectname) | %(tree) %(committerdate:unix) | %(parent)"
     f" | %(contents:trailers:key={COMMIT},valueonly=true,separator=%2C)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """`commit` is what the name means in the end; `tree` and `parents` are empty for an annotated tag.
+    """`commit` is what the name means in the end; the rest is of a commit, and empty for an annotated tag.
 
-    `candidate` is the commit of which a gate is.
+    `at` is in seconds since 1970; `candidate` is the commit of which a gate is.
     """
 
     commit: str
     tree: str
+    at: int
     parents: tuple[str, ...]
     candidate: str
 
@@ -64,6 +65,7 @@ def read(git: Git) -> Refs:
 
 
 def _parse(line: str) -> tuple[str, Ref]:
-    names, tree, parents, candidate = line.split("|")
+    names, about, parents, candidate = line.split("|")
     name, *objects = names.split()
-    return name, Ref(objects[-1], tree.strip(), tuple(parents.split()), candidate.strip())
+    tree, at = about.split() or ("", "0")
+    return name, Ref(objects[-1], tree, int(at), tuple(parents.split()), candidate.strip())

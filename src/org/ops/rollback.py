@@ -8,18 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from org.errors import OrgError
-from org.ops import merges, steps, sync
-from org.ops.history import Promote
+from org.ops import merges, steps, sync, tags
+from org.ops.history import Rollback
 from org.ops.program import Program
-from org.ops.steps import Move, Swap
+from org.ops.steps import Swap
 
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    number: int
-    commit: str
-    before: str
-    of: Promote
+    """`swapped` says whether a running current was replaced."""
+
+    entry: Rollback
     swapped: bool
 
 
@@ -31,10 +30,9 @@ def rollback(program: Program, swap: Swap) -> RolledBack:
     """
     with program.hold("rollback") as git:
         known, told = sync.current(git)
+        tags.rebuild(git, known, told)
         if not told.standing:
             raise OrgError("there is no promote to roll back", "`org history` tells what was done")
-        promote = told.standing[-1]
-        commit = merges.revert(git, told, promote)
-        move = Move("rollback", known.main.commit, commit)
-        swapped = steps.carry_out(steps.steps(program, git, move, swap))
-        return RolledBack(len(told.rollbacks) + 1, commit, move.before, promote, swapped)
+        entry = merges.revert(git, told, told.standing[-1])
+        tag = tags.make(git, entry, "")
+        return RolledBack(entry, steps.carry_out(steps.steps(program, git, steps.move_to(entry), tag, swap)))

@@ -19,9 +19,10 @@ from typing import NamedTuple, TypeAlias
 from org.errors import Stale
 from org.ops import files, refs, sync, tags, worktrees
 from org.ops.git import Git, GitFailed
+from org.ops.history import Entry
 from org.ops.layout import Layout
 from org.ops.program import Program
-from org.ops.refs import MAIN
+from org.ops.refs import MAIN, TAGS
 
 Swap: TypeAlias = Callable[[Layout, str, Path], bool]
 """Serves a commit from its folder in place of what is served now; False when nothing is."""
@@ -29,11 +30,20 @@ Swap: TypeAlias = Callable[[Layout, str, Path], bool]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Main goes from one commit to another; `kind` is the verb that asked for it."""
+    """Main goes from one commit to another; `tag` is the name for it, `promote/3` say."""
 
-    kind: str
+    tag: str
     before: str
     after: str
+
+    @property
+    def kind(self) -> str:
+        """The verb that asked for it."""
+        return self.tag.partition("/")[0]
+
+
+def move_to(entry: Entry) -> Move:
+    return Move(tags.name_of(entry), entry.main, entry.commit)
 
 
 class Step(NamedTuple):
@@ -41,12 +51,19 @@ class Step(NamedTuple):
     act: Callable[[], object]
 
 
-def steps(program: Program, git: Git, move: Move, swap: Swap) -> tuple[Step, ...]:
+def steps(program: Program, git: Git, move: Move, tag: str, swap: Swap) -> tuple[Step, ...]:
+    """All of a move; `tag` is the object of the tag that names it."""
+    pending = program.layout.pending
+    return (
+        Step("pending", lambda: files.write_json(pending, asdict(move))),
+        Step("cas", lambda: _compare_and_swap(git, move, tag)),
+        *_following(program, git, move, swap),
+    )
+
+
+def _following(program: Program, git: Git, move: Move, swap: Swap) -> tuple[Step, ...]:
     layout = program.layout
     return (
-        Step("pending", lambda: files.write_json(layout.pending, asdict(move))),
-        Step("cas", lambda: _compare_and_swap(git, move)),
-        Step("tag", lambda: tags.rebuild(git, *sync.current(git))),
         Step("worktree", lambda: worktrees.ensure(layout, git, move.after)),
         Step("swap", lambda: swap(layout, move.after, layout.worktree(move.after))),
         Step("prune", lambda: worktrees.prune(layout, (move.before, move.after))),
@@ -54,7 +71,7 @@ def steps(program: Program, git: Git, move: Move, swap: Swap) -> tuple[Step, ...
     )
 
 
-NAMES = ("pending", "cas", "tag", "worktree", "swap", "prune", "done")
+NAMES = ("pending", "cas", "worktree", "swap", "prune", "done")
 """The steps of a move, in their order."""
 
 
@@ -79,13 +96,16 @@ def finish(program: Program, git: Git, swap: Swap) -> str:
     if move.after not in (known.main.commit, *(entry.commit for entry in told.entries)):
         files.remove(program.layout.pending)
         return f"a {move.kind} was interrupted before it moved main: nothing has changed"
-    carry_out(steps(program, git, move, swap)[NAMES.index("cas") + 1 :])
+    tags.rebuild(git, known, told)
+    carry_out(_following(program, git, move, swap))
     return f"a {move.kind} was interrupted after it moved main: it is finished"
 
 
-def _compare_and_swap(git: Git, move: Move) -> None:
+def _compare_and_swap(git: Git, move: Move, tag: str) -> None:
+    """Main and its tag in one go. A kill in between is possible; the tag follows from main then."""
+    moves = f"update {MAIN} {move.after} {move.before}\nupdate {TAGS}{move.tag} {tag}\n"
     try:
-        git.run("update-ref", MAIN, move.after, move.before)
+        git.run("update-ref", "--stdin", input=moves)
     except GitFailed:
         if (now := refs.read(git).main.commit) != move.before:
             raise Stale(f"main has moved to {now[:12]} meanwhile", "try again") from None

@@ -39,23 +39,21 @@ def begin(program: Program, git: Git) -> str:
 
 
 def take_in(program: Program, git: Git, known: Refs) -> str:
-    """Move our main to the user's when theirs goes further; gives what was done, or nothing.
+    """Move our main to the user's when theirs goes further; gives what was done, or nothing when it stays.
 
     Raises `Conflict` when each has what the other has not. To be called under the lock.
     """
-    theirs, main = program.checkout.main(), known.main.commit
-    if theirs != known.by_name[THEIRS].commit:
-        _bring(program, git, theirs, [main, known.by_name[THEIRS].commit])
-        git.run("update-ref", THEIRS, theirs)
-    ours_only, theirs_only = map(
-        int, git.run("rev-list", "--left-right", "--count", f"{main}...{theirs}").split()
-    )
-    if theirs_only == 0:
+    theirs, main, last = program.checkout.main(), known.main.commit, known.by_name[THEIRS].commit
+    if theirs == last:  # which was taken in
         return ""
-    if ours_only:
+    _bring(program, git, theirs, [main, last])
+    counted = git.run("rev-list", "--left-right", "--count", f"{main}...{theirs}")
+    ours_only, theirs_only = map(int, counted.split())
+    if ours_only and theirs_only:
         raise _apart(program, git, main, theirs)
-    git.run("update-ref", MAIN, _onto(git, main, theirs), main)
-    return f"took in {theirs_only} commit{'s' * (theirs_only > 1)} of yours"
+    moved = _onto(git, main, theirs) if theirs_only else main
+    git.run("update-ref", "--stdin", input=f"update {MAIN} {moved} {main}\nupdate {THEIRS} {theirs}\n")
+    return f"took in {theirs_only} commit{'s' * (theirs_only > 1)} of yours" if theirs_only else ""
 
 
 def _bring(program: Program, git: Git, commit: str, known: list[str]) -> None:

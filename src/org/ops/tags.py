@@ -13,27 +13,32 @@ def name_of(entry: Entry) -> str:
 
 
 def rebuild(git: Git, refs: Refs, history: History) -> list[str]:
-    """Make the tags that are missing or point elsewhere; gives their names."""
+    """Make the tags that are missing or point elsewhere, remove those of what never was; names them."""
     wanted = {TAGS + name_of(entry): entry for entry in history.entries}
-    missing = {
-        name: entry
+    moves = {
+        name: f"update {name} {make(git, entry, _verdict(git, entry))}\n"
         for name, entry in wanted.items()
         if name not in refs.by_name or refs.by_name[name].commit != entry.commit
     }
-    moves = [f"update {name} {_make(git, entry)}\n" for name, entry in missing.items()]
+    for name in refs.by_name.keys() - wanted.keys():
+        if name.startswith((f"{TAGS}promote/", f"{TAGS}rollback/")):
+            moves[name] = f"delete {name}\n"
     if moves:
-        git.run("update-ref", "--stdin", input="".join(moves))
-    return [name.removeprefix(TAGS) for name in missing]
+        git.run("update-ref", "--stdin", input="".join(moves.values()))
+    return [name.removeprefix(TAGS) for name in moves]
 
 
-def _make(git: Git, entry: Entry) -> str:
-    """The same tag whenever it is made."""
+def make(git: Git, entry: Entry, verdict: str) -> str:
+    """The object of a tag: the same whenever it is made. `verdict` is the digest of a promote's."""
     text = f"object {entry.commit}\ntype commit\ntag {name_of(entry)}\n"
     text += f"tagger org <org@localhost> {entry.at} +0000\n"
     if isinstance(entry, Promote):
-        verdict = verdicts.read(git, entry.commit)
-        said = verdicts.digest(verdicts.canonical(verdict)) if verdict else "none"
-        text += f"\nPromote {entry.number}: {entry.branch}\n\nOrg-Verdict: {said}\n"
+        text += f"\nPromote {entry.number}: {entry.branch}\n\nOrg-Verdict: {verdict}\n"
     else:
         text += f"\nRoll back promote {entry.of.number}: {entry.of.branch}\n"
     return git.run("mktag", input=text)
+
+
+def _verdict(git: Git, entry: Entry) -> str:
+    verdict = verdicts.read(git, entry.commit) if isinstance(entry, Promote) else None
+    return verdicts.digest(verdict) if verdict else "none"

@@ -42,6 +42,8 @@ class Checkout:
             raise EnvironmentProblem(
                 f"{self.folder} has not all of its history", f"`git -C {self.folder} fetch --unshallow`"
             )
+        if main := self._loose_main():
+            return _commit(main)
         lines = Git(self.git).run("for-each-ref", "--format=%(refname) %(objectname) %(HEAD)", "refs/heads")
         heads = {name: commit for name, commit, *_ in map(str.split, lines.splitlines())}
         checked_out = [line.split()[0] for line in lines.splitlines() if line.endswith("*")]
@@ -49,6 +51,14 @@ class Checkout:
             if name in heads:
                 return _commit(heads[name])
         raise UsageError(f"there is no commit yet in {self.folder}", "`git commit` one first")
+
+    def _loose_main(self) -> str:
+        """What `main` says when it has a file of its own, as it has after a commit: Git need not be asked."""
+        try:
+            text = (self.git / "refs" / "heads" / "main").read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            return ""
+        return "" if text.startswith("ref:") else text
 
     def add_remote(self, repo: Path) -> bool:
         """Name our repository in theirs, once; False when that name is taken already."""

@@ -12,14 +12,14 @@ from org.ops.git import Git
 _NOTES = ("notes", "--ref=refs/notes/org")
 
 
-def record(git: Git, merge: str, verdict: Mapping[str, object]) -> str:
-    """Keep a verdict in place of an earlier one; gives its digest.
+def record(git: Git, merge: str, verdict: Mapping[str, object]) -> dict[str, object]:
+    """Keep a verdict in place of an earlier one; gives it as it is kept.
 
     `verdict` holds at least `verdict` (`pass`, `fail` or `inconclusive`); `merge` is set here.
     """
-    text = canonical({**verdict, "merge": merge})
-    git.run(*_NOTES, "add", "--force", "--file=-", merge, input=text)
-    return digest(text)
+    kept = {**verdict, "merge": merge}
+    git.run(*_NOTES, "add", "--force", "--file=-", merge, input=canonical(kept))
+    return kept
 
 
 def read(git: Git, merge: str) -> dict[str, object] | None:
@@ -41,5 +41,5 @@ def canonical(verdict: Mapping[str, object]) -> str:
     return json.dumps(verdict, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+def digest(verdict: Mapping[str, object]) -> str:
+    return "sha256:" + hashlib.sha256(canonical(verdict).encode()).hexdigest()

@@ -48,13 +48,12 @@ def prune(layout: Layout, needed: Collection[str]) -> list[str]:
         return []
     entries = [entry for entry in layout.generations.iterdir() if not entry.name.startswith(".")]
     by_use = sorted(entries, key=lambda entry: entry.stat().st_mtime_ns, reverse=True)
-    working = _folders_at_work()
-    gone = []
-    for folder in by_use[KEPT:]:
-        if folder.name not in needed and not any(folder in (at, *at.parents) for at in working):
-            discard(folder)
-            gone.append(folder.name)
-    return gone
+    old = [folder for folder in by_use[KEPT:] if folder.name not in needed]
+    working = _folders_at_work() if old else []
+    gone = [folder for folder in old if not any(folder in (at, *at.parents) for at in working)]
+    for folder in gone:
+        discard(folder)
+    return [folder.name for folder in gone]
 
 
 def tidy(layout: Layout) -> list[str]:

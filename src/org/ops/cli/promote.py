@@ -33,9 +33,10 @@ def run(argv: list[str]) -> int:
 def _promote(here: Program, branch: str) -> Answer:
     program.require(here)
     done = promote(here, branch, fitness.run, control.swap)
-    details = {"number": done.number, "commit": done.commit, "before": done.before, "branch": done.branch}
+    entry = done.entry
+    details = {"number": entry.number, "commit": entry.commit, "before": entry.main, "branch": entry.branch}
     lines = (
-        f"promote {done.number}: main is at {done.commit[:12]}, with {done.branch}",
+        f"promote {entry.number}: main is at {entry.commit[:12]}, with {entry.branch}",
         "what is served was swapped" if done.swapped else "nothing is served, so nothing was swapped",
         f"into your checkout: {here.pull}",
     )

@@ -30,11 +30,12 @@ def run(argv: list[str]) -> int:
 def _rollback(here: Program) -> Answer:
     program.require(here)
     done = rollback(here, control.swap)
+    entry = done.entry
     lines = (
-        f"rollback {done.number}: main is at {done.commit[:12]}, without promote {done.of.number}"
-        f" ({done.of.branch})",
+        f"rollback {entry.number}: main is at {entry.commit[:12]}, without promote {entry.of.number}"
+        f" ({entry.of.branch})",
         "what is served was swapped" if done.swapped else "nothing is served, so nothing was swapped",
         f"into your checkout: {here.pull}",
     )
-    details = {"number": done.number, "commit": done.commit, "before": done.before, "of": done.of.number}
+    details = {"number": entry.number, "commit": entry.commit, "before": entry.main, "of": entry.of.number}
     return Answer("rolled-back", lines, (), {**details, "swapped": done.swapped, "pull": here.pull})
