@@ -68,6 +68,9 @@ async def test_the_same_key_posts_once_also_after_a_restart(tmp_path: Path) -> N
         assert tuple(again.json["messages"]) == ids
         other = await server.ask("POST", "/rooms/main/messages", body, idempotency_key="k-2")
         assert not set(other.json["messages"]) & set(ids)
+        for changed in (body | {"text": "@parrot one"}, body | {"sender": "bob"}):  # one key, one text
+            refused = await server.ask("POST", "/rooms/main/messages", changed, idempotency_key="k-1")
+            assert (refused.status, refused.error) == (409, "another text was posted with this key: `k-1`")
         told = texts((await server.ask("GET", "/rooms/main/transcript")).json)
         assert told.count("one") == 2
 
