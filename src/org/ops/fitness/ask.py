@@ -8,7 +8,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -96,9 +96,16 @@ def _tokens(said: Mapping[str, Any]) -> int | None:
 
 
 def request(
-    door: Door, method: str, path: str, body: object = None, seconds: float = 30.0
+    door: Door,
+    method: str,
+    path: str,
+    body: object = None,
+    seconds: float = 30.0,
+    *,
+    begun: Callable[[], object] = bool,
 ) -> tuple[int, bytes]:
-    """Status and body. `body` is sent as JSON, bytes as they are.
+    """Status and body. `body` is sent as JSON, bytes as they are; `begun` is called when all is sent, or
+    could not be.
 
     Raises `Late`, `OSError`, `http.client.HTTPException`, `ValueError` for too much.
     """
@@ -108,16 +115,15 @@ def request(
     if data is not None:
         headers["Content-Type"] = "application/json"
     ends = time.monotonic() + seconds
+    watch: threading.Timer | None = None
     try:
         connection.connect()
-    except TimeoutError:
-        raise Late from None
-    # What drips bytes never runs into a socket's own timeout.
-    watch = threading.Timer(ends - time.monotonic(), _cut, (connection.sock,))
-    watch.daemon = True
-    watch.start()
-    try:
+        # What drips bytes never runs into a socket's own timeout.
+        watch = threading.Timer(ends - time.monotonic(), _cut, (connection.sock,))
+        watch.daemon = True
+        watch.start()
         connection.request(method, path, data, headers)
+        begun()
         response = connection.getresponse()
         found = response.read(MOST_BYTES + 1)
     except (OSError, http.client.HTTPException):
@@ -125,7 +131,9 @@ def request(
             raise Late from None
         raise
     finally:
-        watch.cancel()
+        begun()
+        if watch is not None:
+            watch.cancel()
         connection.close()
     if time.monotonic() >= ends:
         raise Late

@@ -74,6 +74,7 @@ class Outcome:
     verdict: Verdict
     why: str
     pairs: tuple[Pair, ...]
+    rule: Rule
     decision: Decision
     against_anchor: Decision | None = None
 
@@ -171,7 +172,7 @@ def _end(match: Match, pairs: Sequence[Pair], trouble: str) -> Outcome:
     verdict, _ = _combined(decision, against)
     # What was asked before the trouble may have decided already; then nothing was asked after it.
     why = trouble or _why(match, verdict, decision, against)
-    return Outcome("inconclusive" if trouble else verdict, why, tuple(pairs), decision, against)
+    return Outcome("inconclusive" if trouble else verdict, why, tuple(pairs), match.rule, decision, against)
 
 
 def _why(match: Match, verdict: Verdict, decision: Decision, against: Decision | None) -> str:

@@ -1,0 +1,236 @@
+"""The gate as a whole: in which order things are tried, and the verdict on them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from org.errors import ConfigError, EnvironmentProblem, Inconclusive
+from org.ops import files, worktrees
+from org.ops.fitness import case as cases
+from org.ops.fitness import gates, guards, inputs, pairs, selftest, sequential
+from org.ops.fitness.arena import Side, arena, place_of
+from org.ops.fitness.band import Band
+from org.ops.fitness.case import Case, Wish
+from org.ops.fitness.gates import Finding
+from org.ops.fitness.inputs import Inputs
+from org.ops.fitness.pairs import Match, Outcome, Pair
+from org.ops.fitness.progress import Progress
+from org.ops.fitness.selftest import Tested
+from org.ops.layout import Layout
+from org.ops.lock import hold
+from org.ops.merges import Gate
+from org.ops.program import Program
+
+USUAL = Wish()
+_CACHE = "selftest.json"
+
+
+@dataclass(slots=True)
+class Trial:
+    """What is found out. `seed` is what the pairs are drawn with."""
+
+    seed: int
+    findings: list[Finding]
+    outcome: Outcome | None = None
+    band: Band | None = None
+    shared: str = ""
+
+
+def run(program: Program, gate: Gate, wish: Wish = USUAL, progress: Progress | None = None) -> dict[str, Any]:
+    """Judge the merge of a gate; gives the verdict, which is not recorded yet. Takes minutes.
+
+    Raises `ConfigError` for what main says, `Busy`, and `Inconclusive` when the gate cannot be believed.
+    """
+    with hold(place_of(program.layout), "fitness"):
+        case = cases.prepare(program, gate, wish)
+        files_of = Finding("files", not case.wrong, "; ".join(case.wrong) or "nothing that is forbidden")
+        trial = Trial(secrets.randbits(32), [files_of])
+        if not case.wrong:
+            asyncio.run(_try(program, case, wish, trial, progress or Progress()))
+        return _verdict(case, trial)
+
+
+def self_test(program: Program, wish: Wish, progress: Progress) -> tuple[Inputs, Tested]:
+    """Whether the gate can be believed of main as it is. Raises `Inconclusive` when it cannot."""
+    layout = program.layout
+    with hold(place_of(layout), "fitness --self-test"):
+        with cases.patiently(program, "fitness --self-test") as git:
+            main = cases.trusted(program, git).main.commit
+            folder = worktrees.ensure(layout, git, main)
+            read = inputs.read(git, main, folder, wish.tasks)
+
+        async def test() -> Tested:
+            async with arena(layout), _served(layout, "current", read, folder) as current:
+                return await _self_test(layout, read, folder, wish, current, progress)
+
+        return read, asyncio.run(test())
+
+
+# -- what is tried, in its order
+
+
+async def _try(program: Program, case: Case, wish: Wish, trial: Trial, progress: Progress) -> None:
+    """The cheap and certain first; nobody is compared who has failed already."""
+    layout, read = program.layout, case.inputs
+    async with arena(layout), _served(layout, "current", read, case.current) as current:
+        side = Side(layout, "candidate", case.gate.merge, case.candidate, read.rules.ask)
+        try:
+            await _gates(layout, case, current, side, trial, progress)
+            if not gates.failed(trial.findings):
+                await _compare(program, case, wish, current, side, trial, progress)
+        finally:
+            await side.stop()
+
+
+async def _gates(
+    layout: Layout, case: Case, current: Side, side: Side, trial: Trial, progress: Progress
+) -> None:
+    read, found = case.inputs, trial.findings
+    progress.step(f"{case.gate.branch}: it is started and drained, and asked small things")
+    try:
+        await side.start()
+        trial.shared = side.shared
+        found.append(await gates.rehearse(side))
+        await side.start()
+    except (EnvironmentProblem, ConfigError) as error:
+        said = error.hint.splitlines()[-1] if error.hint else ""
+        found.append(Finding("start", False, f"{error.message}: {said}"))
+        return
+    found.append(Finding("start", True, "it names its commit and takes connections"))
+    found.append(await gates.probe(current, side, read.rules, read.settings.health))
+    if read.rules.tests and not gates.failed(found):
+        progress.step("current's tests are run among the files of both")
+        ours = Side(layout, "current-tests", read.main, case.current, read.rules.ask)
+        theirs = Side(layout, "candidate-tests", case.gate.merge, case.candidate, read.rules.ask)
+        found.append(await gates.test(ours, theirs, read.rules))
+
+
+async def _compare(
+    program: Program, case: Case, wish: Wish, current: Side, side: Side, trial: Trial, progress: Progress
+) -> None:
+    layout, read = program.layout, case.inputs
+    trial.band = _cached(layout, read, wish)
+    if trial.band is None:
+        trial.band = (await _self_test(layout, read, case.current, wish, current, progress)).band
+    match = _match(read, wish, trial.seed, case.attempt, case.anchor.means)
+    progress.step(f"{case.gate.branch}: {match.rule.pairs} pairs at most, attempt {case.attempt}")
+    cases.begin(program, case)
+    trial.outcome = await pairs.play(match, current, side, progress.pairs)
+    progress.end()
+    wrong = guards.findings(trial.outcome.pairs)
+    trial.findings.append(Finding("costs", not wrong, "; ".join(wrong) or "as current's, or less"))
+
+
+async def _self_test(
+    layout: Layout, read: Inputs, folder: Path, wish: Wish, current: Side, progress: Progress
+) -> Tested:
+    progress.step("self-test: current against itself, then with its answers spoilt")
+    async with _served(layout, "twin", read, folder) as twin:
+        match = _match(read, wish, secrets.randbits(32))
+        tested = await selftest.self_test(match, current, twin, progress.pairs)
+    progress.end()
+    _cache(layout, read, wish, tested.band)
+    return tested
+
+
+@asynccontextmanager
+async def _served(layout: Layout, name: str, read: Inputs, folder: Path) -> AsyncIterator[Side]:
+    """Main, in the arena. Raises `Inconclusive` when even that does not start."""
+    async with AsyncExitStack() as stack:
+        side = Side(layout, name, read.main, folder, read.rules.ask)
+        stack.push_async_callback(side.stop)
+        try:
+            await side.start()
+        except EnvironmentProblem as error:
+            raise Inconclusive(f"current does not start here: {error.message}", error.hint) from None
+        yield side
+
+
+def _match(read: Inputs, wish: Wish, seed: int, attempt: int = 1, anchor: Any = None) -> Match:
+    wanted = max(wish.pairs or read.rules.budget.pairs, sequential.least_pairs(attempt))
+    drawn = pairs.draw(read.suite.tasks, wanted, random.Random(seed))
+    return Match(
+        read.suite, sequential.plan(len(drawn), attempt), drawn, read.rules.budget, anchor=anchor or {}
+    )
+
+
+# -- what the self-test found, kept
+
+
+def _cached(layout: Layout, read: Inputs, wish: Wish) -> Band | None:
+    kept = files.read_json(place_of(layout).root / _CACHE) or {}
+    if kept.get("key") != _key(read, wish):
+        return None
+    return Band(int(kept["count"]), float(kept["mean"]), float(kept["spread"]))
+
+
+def _cache(layout: Layout, read: Inputs, wish: Wish, band: Band) -> None:
+    texts = {name: str(value) for name, value in asdict(band).items()}
+    files.write_json(place_of(layout).root / _CACHE, {"key": _key(read, wish), **texts})
+
+
+def _key(read: Inputs, wish: Wish) -> str:
+    named = json.dumps([read.names, wish.pairs], sort_keys=True)
+    return hashlib.sha256(named.encode()).hexdigest()
+
+
+# -- the verdict
+
+
+def _verdict(case: Case, trial: Trial) -> dict[str, Any]:
+    word, why = _decided(trial)
+    told: dict[str, Any] = {**cases.names(case), "verdict": word, "why": why}
+    told["findings"] = [asdict(finding) for finding in trial.findings]
+    told["shared_because"] = trial.shared
+    if trial.outcome is not None and trial.band is not None:
+        told |= _compared(case, trial.outcome, trial.band) | {"seed": trial.seed}
+    return told
+
+
+def _compared(case: Case, outcome: Outcome, band: Band) -> dict[str, Any]:
+    rule = outcome.rule
+    looks = outcome.decision.looks
+    against = outcome.against_anchor
+    return {
+        "spent": case.attempt,
+        "planned": rule.pairs,
+        "margin": rule.margin,
+        "bounds": [[pairs, rule.bound(number)] for number, pairs in enumerate(rule.looks, 1)],
+        "looks": [asdict(look) for look in looks],
+        "superior": bool(looks) and looks[-1].is_better,
+        "anchor": case.anchor.commit,
+        "anchor_looks": [asdict(look) for look in against.looks] if against else [],
+        "band": asdict(band),
+        "costs": asdict(guards.costs(outcome.pairs)),
+        "pairs": [_pair(pair) for pair in outcome.pairs],
+    }
+
+
+def _pair(pair: Pair) -> dict[str, Any]:
+    told = asdict(pair)
+    for half in (told["current"], told["candidate"]):
+        half["seconds"] = round(half["seconds"], 3)
+    return told
+
+
+def _decided(trial: Trial) -> tuple[sequential.Verdict, str]:
+    """What all of it comes to, and why."""
+    outcome, band = trial.outcome, trial.band
+    if why := gates.failed(trial.findings):
+        return "fail", why
+    if outcome is None or band is None:
+        return "inconclusive", "nothing was compared"
+    scores = [pair.current.score for pair in outcome.counted]
+    if not band.holds(scores):
+        found = sum(scores) / len(scores) if scores else 0.0
+        return "inconclusive", f"current itself does as never before: {found:.2f} a task, not {band.mean:.2f}"
+    return outcome.verdict, outcome.why

@@ -1,0 +1,160 @@
+"""A program that answers as OpenAI's API does, well or badly as a file of its says, and its gate.
+
+`python fitness_kit.py` serves on `$PORT`; the file `mode` where it is started says how. Asked for `double 4`
+it says `8`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from generation_kit import end, free_port
+from ops_kit import Shop
+from org.ops import candidate, control, merges, sync
+from org.ops.fitness import judge
+from org.ops.fitness.case import Wish
+from org.ops.merges import Gate
+
+TASKS = "".join(
+    f'[[task]]\nid = "double-{n}"\nprompt = "double {n}"\ncheck.regex = \'\\b{2 * n}\\b\'\ntimeout = 20\n'
+    for n in range(1, 13)
+)
+QUICK = {"pairs": 12, "seconds": 100, "tokens": 100_000}
+
+
+# -- the program
+
+
+def answer(mode: str, prompt: str, seed: int) -> str:
+    found = re.search(r"double (\d+)", prompt)
+    number = int(found[1]) if found else 0
+    chance = hashlib.sha256(f"{seed} {number} {os.getpid()}".encode()).digest()[0] / 256
+    if mode == "half" and number % 2:
+        return "no idea"
+    if mode == "noisy" and chance > 0.7:
+        return "no idea"
+    return str(2 * number)
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    mode = "well"
+
+    def do_GET(self) -> None:
+        known = self.path in ("/health", "/v1/models")
+        self.say(200 if known else 404, {"status": "serving"})
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        try:
+            asked = json.loads(data)
+            prompt, seed = asked["messages"][-1]["content"], int(asked.get("seed", 0))
+        except (ValueError, KeyError, TypeError):
+            self.say(500 if self.mode == "rude" else 400, {"error": {"message": "what?"}})
+            return
+        if "double" in prompt:
+            self.misbehave()
+        text = answer(self.mode, prompt, seed)
+        tokens = 5000 if self.mode == "wordy" else 10
+        said: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+        if self.mode == "nan" and "double" in prompt:
+            said["choices"][0]["message"]["content"] = float("nan")
+        self.say(200, said | {"usage": {"total_tokens": tokens}})
+
+    def misbehave(self) -> None:
+        if self.mode == "crash":
+            os._exit(3)
+        if self.mode == "slow":
+            time.sleep(1)
+        if self.mode == "garbage":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{{{{{")
+        if self.mode == "drip":
+            for _ in range(600):
+                self.wfile.write(b"H")
+                self.wfile.flush()
+                time.sleep(0.1)
+        if self.mode == "endpoint":
+            self.say(503, {"error": {"message": "the model server is down"}})
+        if self.mode in ("garbage", "drip", "endpoint"):
+            self.close_connection = True
+            raise ConnectionAbortedError
+
+    def say(self, status: int, said: object) -> None:
+        body = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def main() -> None:
+    Answers.mode = Path("mode").read_text().strip()
+    if Answers.mode == "mute":
+        time.sleep(600)
+    ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answers).serve_forever()
+
+
+# -- its gate
+
+
+class Bakery(Shop):
+    """The program in a repository, trusted. `more` goes into `[generation]`."""
+
+    def __init__(
+        self, folder: Path, tasks: str = TASKS, budget: Mapping[str, int] = QUICK, more: str = ""
+    ) -> None:
+        super().__init__(folder)
+        self.ports = [free_port(), free_port()]
+        start = json.dumps([sys.executable, __file__])
+        fitness = "\n".join(f"{name} = {value}" for name, value in budget.items())
+        settings = f"[generation]\nstart = {start}\nports = {self.ports}\ndrain_timeout = 10\n{more}\n"
+        settings += f"[generation.fitness]\n{fitness}\n"
+        self.save("bakery", {"org.toml": settings, "mode": "well\n", "fitness.toml": tasks})
+        assert self.org("trust").returncode == 0
+
+    def judged(self, mode: str, wish: Wish = judge.USUAL) -> dict[str, Any]:
+        """The verdict on a candidate that is like that."""
+        self.change({"mode": f"{mode}\n", f"note-{time.time_ns()}": mode})
+        return self.judge(wish)
+
+    def judge(self, wish: Wish = judge.USUAL) -> dict[str, Any]:
+        with _environment(self.env):
+            return judge.run(self.program, self.pinned(), wish)
+
+    def pinned(self) -> Gate:
+        """The merge of the candidate, on which nobody has said anything."""
+        with self.program.hold("gate") as git:
+            known, told = sync.current(git)
+            return merges.prepare(git, known, told, candidate.branch_of(self.program))
+
+    def close(self) -> None:
+        if self.program.begun and (supervisor := control.status(self.layout).get("supervisor")):
+            end(supervisor["pid"])
+
+
+@contextmanager
+def _environment(env: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+if __name__ == "__main__":
+    main()
