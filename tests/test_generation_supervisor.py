@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import generation_kit
-from generation_kit import Site, alive, get
+from generation_kit import DEADLINE_S, Site, alive, get
 from org.errors import ExitCode, OrgError
-from org.ops import control
+from org.ops import control, listener
+from org.ops.generation import Generation
+from org.ops.planning import make_plan
 
 
 @pytest.fixture
@@ -205,3 +208,20 @@ def test_several_ask_at_once(site: Site) -> None:
         told = [serving.result() for serving in asking]
     assert sorted(one["already"] for one in told) == [False, True, True, True]
     assert {one["pid"] for one in told} == {get(site.port)["pid"]}
+
+
+async def test_of_two_that_are_left_behind_the_one_that_serves_is_found(site: Site) -> None:
+    """A supervisor was killed before it told the other one to go; whichever of both hears of it first."""
+    told = await asyncio.to_thread(site.serve, 1)
+    plan = make_plan(site.layout, "current", *site.commit(2, "well"), {"PATH": os.environ["PATH"]})
+    with listener.bind(0) as other:
+        waiting = await Generation.start(plan, other)
+    await waiting.becomes_healthy(DEADLINE_S)
+    supervisor = site.status()["supervisor"]["pid"]
+    os.kill(supervisor, signal.SIGKILL)
+    await asyncio.to_thread(site.until, lambda: not alive(supervisor))
+    status = site.status()["current"]
+    assert (status["commit"], status["pid"]) == (f"{1:040x}", told["pid"])
+    assert (await waiting.ended).code is None  # it has another supervisor now, who ends it
+    await asyncio.to_thread(site.until, lambda: not alive(waiting.pid))
+    waiting.leave()

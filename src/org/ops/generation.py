@@ -53,6 +53,7 @@ class Generation:
         self.pid: int = state["pid"]
         self.began: float = state["began"]
         self.drain_began: float = state["drain_began"]
+        self.told_to_go: bool = state["told_to_go"]
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._health: str = state["health"]
         self._said = {word: asyncio.Event() for word in WORDS}
@@ -109,6 +110,7 @@ class Generation:
     # -- what it is told
 
     def go(self) -> None:
+        self.told_to_go = True
         self._order("go")
 
     def drain(self) -> None:

@@ -106,8 +106,9 @@ class Keeper:
     def _step(self) -> None:
         wait = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         for key, _ in self._selector.select(wait):
-            act: Callable[[], None] = key.data
-            act()
+            if key in self._selector.get_map().values():  # what came before may have ended it
+                act: Callable[[], None] = key.data
+                act()
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._kill()
 
@@ -229,6 +230,7 @@ class Keeper:
             "pid": self._pid,
             "began": self._began,
             "health": str(self._health),
+            "told_to_go": self._told_to_go,
             "said": self._said,
             "drain_began": self._drain_began,
         }

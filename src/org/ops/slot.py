@@ -93,10 +93,17 @@ class Slot:
             await asyncio.sleep(0)  # those that watch them take them off the list
 
     def take_over(self, found: list[Generation]) -> None:
-        """Go on with what a supervisor before us has left: the youngest that takes connections serves,
-        older ones drain."""
-        for generation in sorted(found, key=lambda one: one.began, reverse=True):
-            if self.serving is None and not generation.drain_began:
+        """Go on with what a supervisor before us has left: the youngest that takes connections serves, the
+        others drain, and who was not told to go yet ends."""
+
+        def by_rank(one: Generation) -> tuple[bool, float]:
+            return one.has_said("accepting"), one.began
+
+        for generation in sorted(found, key=by_rank, reverse=True):
+            if not generation.told_to_go:
+                generation.kill()
+                self._drains(generation)
+            elif self.serving is None and not generation.drain_began:
                 self.serving = generation
                 self.env = generation.plan.env
                 self.wanted = Wanted(generation.plan.commit, Path(generation.plan.folder))
