@@ -261,6 +261,3 @@ def test_the_users_main_is_found_in_whatever_way_git_keeps_it(shop: Shop) -> Non
     shop.git("branch", "other")
     shop.git("symbolic-ref", "refs/heads/main", "refs/heads/other")
     assert shop.program.checkout.main() == mine
-    shop.git("symbolic-ref", "-d", "refs/heads/main")
-    (shop.checkout / ".git" / "refs" / "heads" / "main").write_bytes(b"\xff\n")
-    assert shop.program.checkout.main() == mine

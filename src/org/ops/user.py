@@ -7,6 +7,7 @@ objects are read as files.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from org.errors import EnvironmentProblem, UsageError
 from org.ops.git import Git, clean_environment
 
 REMOTE = "org"
+_ID = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Checkout:
                 f"{self.folder} has not all of its history", f"`git -C {self.folder} fetch --unshallow`"
             )
         if main := self._loose_main():
-            return _commit(main)
+            return main
         lines = Git(self.git).run("for-each-ref", "--format=%(refname) %(objectname) %(HEAD)", "refs/heads")
         heads = {name: commit for name, commit, *_ in map(str.split, lines.splitlines())}
         checked_out = [line.split()[0] for line in lines.splitlines() if line.endswith("*")]
@@ -58,7 +60,7 @@ class Checkout:
             text = (self.git / "refs" / "heads" / "main").read_text(encoding="ascii").strip()
         except (OSError, ValueError):
             return ""
-        return "" if text.startswith("ref:") else text
+        return text if _ID.fullmatch(text) else ""
 
     def add_remote(self, repo: Path) -> bool:
         """Name our repository in theirs, once; False when that name is taken already."""
@@ -109,7 +111,7 @@ def _linked(file: Path) -> Path:
 
 
 def _commit(name: str) -> str:
-    if len(name) != 40:
+    if not _ID.fullmatch(name):
         raise EnvironmentProblem(
             "the repository names its objects by SHA-256", "only SHA-1 is understood here"
         )
