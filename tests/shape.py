@@ -24,6 +24,7 @@ PURE = (
     "org.chat.context",
     "org.chat.flow",
     "org.chat.guards",
+    "org.chat.present",
     "org.chat.routing",
     "org.encoding",
     "org.events",

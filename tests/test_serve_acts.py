@@ -11,10 +11,11 @@ import pytest
 
 from cli_kit import models_server
 from org.chat.loop import Approval
+from org.chat.participant import ModelParticipant
 from org.compose import Opening
 from org.ports import Participant
 from org.serve import acts
-from room_kit import Model, participant, tool
+from room_kit import Model, model_of, participant, tool
 from serve_kit import Client, Parrot, Site, read_until, request, rooms_for, site
 
 
@@ -185,3 +186,57 @@ async def test_the_models_of_a_server(tmp_path: Path) -> None:
         with models_server("one", "two") as base:
             server.hub.settings = replace(server.hub.settings, base=base)
             assert (await server.ask("GET", "/models")).json == {"models": ["one", "two"]}
+
+
+async def test_older_context_is_summarised_in_the_background(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    def wordy(opening: Opening) -> Sequence[Participant]:
+        return [participant("ann", *["word " * 300] * 6, "They talked.", model=None, context_tokens=100_000)]
+
+    async with site(tmp_path, open_room=rooms_for(wordy)) as server:
+        await server.ask("POST", "/rooms", {"id": "main"})
+        path = "/rooms/main/members/ann/compact"
+        async with await Client.connect(server.port) as reader:
+            reader.send(request("GET", "/rooms/main/events?after=2"))
+            await reader.head()
+            assert (await server.ask("POST", path)).json == {"compacting": True}
+            *_, (_, notice) = await read_until(reader, "notice")
+            assert notice["text"] == "there is nothing to compact yet"
+        for _ in range(6):
+            await talk(server, "go on")
+        (served,) = server.hub.served
+        ann = served.room.participants["ann"]
+        assert isinstance(ann, ModelParticipant)
+        model_of(ann).gate = gate
+        async with await Client.connect(server.port) as reader:
+            seq = (await server.ask("GET", "/rooms/main")).json["seq"]
+            reader.send(request("GET", f"/rooms/main/events?after={seq}"))
+            await reader.head()
+            assert (await server.ask("POST", path)).status == 202
+            assert (await server.ask("POST", path)).status == 409  # one at a time
+            await server.ask("POST", "/rooms/main/messages", {"text": "and now?"})  # is answered after it
+            gate.set()
+            kinds = [event["type"] for seq, event in await read_until(reader, "stopped") if seq]
+        assert kinds.index("posted") < kinds.index("compacted") < kinds.index("invited")
+        assert (await server.ask("POST", "/rooms/main/members/me/compact")).status == 422
+
+
+async def test_an_interrupt_stops_a_summary(tmp_path: Path) -> None:
+    def slow(opening: Opening) -> Sequence[Participant]:
+        made = participant("ann", *["word " * 300] * 6, "They talked.", context_tokens=100_000)
+        return [made]
+
+    async with site(tmp_path, open_room=rooms_for(slow)) as server:
+        await server.ask("POST", "/rooms", {"id": "main"})
+        for _ in range(6):
+            await talk(server, "go on")
+        (served,) = server.hub.served
+        ann = served.room.participants["ann"]
+        assert isinstance(ann, ModelParticipant)
+        model = model_of(ann)
+        model.gate = asyncio.Event()
+        await server.ask("POST", "/rooms/main/members/ann/compact")
+        assert (await server.ask("POST", "/rooms/main/interrupt")).json == {"interrupted": True}
+        assert (await server.ask("POST", "/rooms/main/clear")).status == 200
+        assert model.cancelled == 1

@@ -14,7 +14,7 @@ import pytest
 from org.chat.loop import Approval
 from org.compose import Opening
 from org.errors import Denied
-from org.events import Asked, Decided, Event, Stopped
+from org.events import Asked, Event, Stopped
 from org.ports import Participant
 from org.serve import asking as module
 from org.serve.asking import Asking
@@ -57,8 +57,6 @@ async def test_a_person_allows_a_call_and_the_first_answer_counts(tmp_path: Path
         answers = await asyncio.gather(*(server.ask("POST", path, {"allow": True}) for _ in range(5)))
         assert sorted(answer.status for answer in answers) == [200, 409, 409, 409, 409]
         events = [event for _, event in await read_until(reader, "stopped")]
-        (decided,) = [event for event in events if event["type"] == "decided"]
-        assert (decided["id"], decided["allowed"], decided["why"]) == (question["id"], True, "")
         (finished,) = [event for event in events if event["type"] == "call_finished"]
         assert finished["result"]["output"] == "done"
         assert (await server.ask("GET", "/rooms/main")).json["asking"] == []
@@ -88,8 +86,9 @@ async def test_an_interrupt_withdraws_the_question(tmp_path: Path) -> None:
     async with asked(tmp_path) as (server, reader, question):
         await server.ask("POST", "/rooms/main/interrupt")
         events = [event for _, event in await read_until(reader, "stopped")]
-        (decided,) = [event for event in events if event["type"] == "decided"]
-        assert (decided["allowed"], decided["why"]) == (False, "the turn was stopped")
+        (finished,) = [event for event in events if event["type"] == "call_finished"]
+        assert finished["result"]["error"]["kind"] == "interrupted"
+        assert (await server.ask("GET", "/rooms/main")).json["asking"] == []
         late = await server.ask("POST", f"/rooms/main/approvals/{question['id']}", {"allow": True})
         assert (late.status, "the turn was stopped" in late.error) == (409, True)
 
@@ -185,8 +184,6 @@ async def test_several_wait_and_each_is_answered_by_its_name() -> None:
         assert await asyncio.gather(*tasks[:2]) == [False, True]
         await asyncio.wait([tasks[2]])
     assert [event for event in log.shown if isinstance(event, Asked)] == waiting
-    decided = {event.id: event for event in log.shown if isinstance(event, Decided)}
-    assert [decided[question.id].allowed for question in waiting] == [False, True, False]
 
 
 async def test_only_so_many_decisions_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

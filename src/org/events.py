@@ -2,8 +2,8 @@
 
 *Committed* events are written to the journal before anybody sees them, and the state of a room
 (transcript, roster, inboxes, views) is a fold over them, live and on resume alike. *Passing*
-events (`Delta`, `CallStarted`, `CallOutput`, `TurnStarted`, `SoFar`, `Asked`, `Decided`, `Notice`) are
-only shown; an observer that is slow may lose them.
+events (`Delta`, `CallStarted`, `CallOutput`, `TurnStarted`, `SoFar`, `Asked`, `Notice`) are only
+shown; an observer that is slow may lose them.
 """
 
 from __future__ import annotations
@@ -219,21 +219,12 @@ class SoFar:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A call waits for a person's word, under the name `id`."""
+    """A call waits for a person's word, under the name `id`, until it starts or finishes."""
 
     id: str
     participant: str
     tool: str
     arguments: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A call waits no more. `why` says so when it was no person who decided."""
-
-    id: str
-    allowed: bool
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +252,7 @@ Committed: TypeAlias = (
     | Undone
     | Stopped
 )
-Passing: TypeAlias = TurnStarted | Delta | CallStarted | CallOutput | SoFar | Asked | Decided | Notice
+Passing: TypeAlias = TurnStarted | Delta | CallStarted | CallOutput | SoFar | Asked | Notice
 Event: TypeAlias = Committed | Passing
 
 _LASTING = (Joined, Left, ModelChanged)

@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from org.chat.participant import ModelParticipant
 from org.compose import list_models, rooms_of
 from org.events import Notice, Undone
 from org.journal import INDEX, search
+from org.ports import Turn
 from org.serve.bodies import Json, read_object
 from org.serve.hub import Hub
 from org.serve.refusal import Refusal
@@ -39,6 +41,7 @@ class Acts:
             Route(f"{room}/clear", self.clear, methods=["POST"]),
             Route(f"{room}/limits", self.set_limits, methods=["PUT"]),
             Route(f"{room}/members/{{name}}/model", self.set_model, methods=["PUT"]),
+            Route(f"{room}/members/{{name}}/compact", self.compact, methods=["POST"]),
             Route(f"{room}/search", self.search),
         ]
 
@@ -95,6 +98,17 @@ class Acts:
         await served.session.set_model(name, body["model"])
         return Json(describe(served))
 
+    async def compact(self, request: Request) -> Response:
+        """It takes a completion, so it is done in the background; what came of it is an event."""
+        name = request.path_params["name"]
+        served = await self._hub.open_with(request.path_params["id"], name)
+        participant = served.room.participants.get(name)
+        if not isinstance(participant, ModelParticipant):
+            raise Refusal(422, f"no participant with a model is called `{name}`")
+        async with served.at_rest() as room:
+            served.aside(_compact(participant, room.aside(name)))
+        return Json({"compacting": True}, 202)
+
     async def search(self, request: Request) -> Response:
         words = request.query_params.get("q", "")
         limit = request.query_params.get("limit", "20")
@@ -107,3 +121,8 @@ class Acts:
         index = settings.places.cache / INDEX
         found = await asyncio.to_thread(search, rooms_of(settings), index, words, int(limit), served.id)
         return Json({"hits": [asdict(hit) for hit in found.hits]})
+
+
+async def _compact(participant: ModelParticipant, occasion: Turn) -> None:
+    if not await participant.compact(occasion):
+        occasion.emit(Notice("there is nothing to compact yet", "", occasion.participant))

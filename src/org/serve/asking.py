@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from org.errors import Denied
-from org.events import Asked, Decided
+from org.events import Asked
 from org.serve.refusal import Refusal
 from org.serve.stream import Stream
 from org.tooling import ToolCall
@@ -25,7 +25,7 @@ class Asking:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._open: dict[str, tuple[Asked, asyncio.Future[bool]]] = {}
-        self._decided: dict[str, Decided] = {}
+        self._decided: dict[str, str] = {}  # how, in words
 
     @property
     def waiting(self) -> Sequence[Asked]:
@@ -40,39 +40,40 @@ class Asking:
         self._stream.take(asked)
         alone = asyncio.create_task(self._stream.deserted(UNATTENDED_S))
         either: set[asyncio.Future[Any]] = {said, alone}
-        why = "the turn was stopped"
+        decision = "it was withdrawn, the turn was stopped"
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if said.done():
-                why = ""
+                decision = _words(said.result())
                 return said.result()
             why = "the server is about to end"
             if not self._stream.ended:
                 why = f"nobody was there for {UNATTENDED_S:g} s"
+            decision = f"it was denied, {why}"
             raise Denied(why)
         finally:
             alone.cancel()
             del self._open[asked.id]
-            self._note(Decided(asked.id, not why and said.result(), why))
+            self._decided[asked.id] = decision
+            if len(self._decided) > REMEMBERED:
+                del self._decided[next(iter(self._decided))]
 
     def answer(self, id: str, allow: bool) -> None:
         """Take a person's word for it. Raises `Refusal` when it is decided already, or was never asked."""
-        if id in self._open and not self._open[id][1].done():
-            self._open[id][1].set_result(allow)
-            return
         if id in self._open:
-            raise _too_late(Decided(id, self._open[id][1].result()))
-        if id in self._decided:
+            said = self._open[id][1]
+            if said.done():
+                raise _too_late(_words(said.result()))
+            said.set_result(allow)
+        elif id in self._decided:
             raise _too_late(self._decided[id])
-        raise Refusal(404, f"nothing is asked under `{id[:40]}`", "the room's `asking` lists what is")
-
-    def _note(self, decided: Decided) -> None:
-        self._decided[decided.id] = decided
-        if len(self._decided) > REMEMBERED:
-            del self._decided[next(iter(self._decided))]
-        self._stream.take(decided)
+        else:
+            raise Refusal(404, f"nothing is asked under `{id[:40]}`", "the room's `asking` lists what is")
 
 
-def _too_late(decided: Decided) -> Refusal:
-    how = "it was allowed" if decided.allowed else f"it was denied{': ' * bool(decided.why)}{decided.why}"
-    return Refusal(409, f"this was decided already: {how}")
+def _words(allowed: bool) -> str:
+    return "it was allowed" if allowed else "it was denied"
+
+
+def _too_late(decision: str) -> Refusal:
+    return Refusal(409, f"this was decided already: {decision}")

@@ -179,6 +179,14 @@ PATHS: dict[str, dict[str, Schema]] = {
             requestBody=_body(exactly(model=TEXT | {"pattern": "[^ ]"})),
         )
     },
+    "/rooms/{id}/members/{name}/compact": {
+        "post": _operation(
+            "compact",
+            "have a participant summarise older context, in the background",
+            {"202": _json("begun", exactly(compacting=YES_NO))},
+            parameters=[_ID, _NAME],
+        )
+    },
     "/rooms/{id}/approvals/{approval}": {
         "post": _operation(
             "approve",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from org.chat.ledger import Ledger
 from org.chat.room import Room
@@ -46,7 +46,8 @@ class Served:
         self._keys: dict[str, list[Posted]] = {}
         self._usage: dict[str, Usage] = {}
         self._counted = 0  # how many events these two know
-        self._exchanges: set[asyncio.Task[Stopped]] = set()
+        self._exchanges: set[asyncio.Task[Any]] = set()
+        self._asides: set[asyncio.Task[Any]] = set()
         self._following: asyncio.Task[None] | None = None
         self._closing = AsyncExitStack()
         self._closed = False
@@ -131,6 +132,7 @@ class Served:
         """Let the exchange come to its end, for that long; then interrupt it and let go of the room."""
         if self._exchanges:
             await asyncio.wait(self._exchanges, timeout=deadline_s)
+        self._stop_asides()
         async with self._posting, self._lock:
             self._closed = True
             await self._closing.aclose()
@@ -153,22 +155,39 @@ class Served:
                     raise Refusal(409, f"another text was posted with this key: `{key}`", "take a new key")
                 return [event.message for event in found]
             posted = await self.room.post(sender, text, key, digest)
-        exchange = asyncio.create_task(self.room.answer())
+        exchange = asyncio.create_task(self._answer())
         self._exchanges.add(exchange)
-        exchange.add_done_callback(self._answered)
+        exchange.add_done_callback(self._over)
         return posted
+
+    async def _answer(self) -> Stopped:
+        if self._asides:
+            await asyncio.wait(self._asides)
+        return await self.room.answer()
+
+    def aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done between two exchanges, in the background."""
+        task = asyncio.create_task(work)
+        self._asides.add(task)
+        task.add_done_callback(self._over)
 
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[Room]:
         """The open room, while nothing runs in it and nothing is posted. Raises `Refusal` when it is busy."""
         async with self._posting:
-            if self.running:
+            if self.running or self._asides:
                 raise Refusal(409, "the room is busy", "interrupt it first")
             yield self.room
 
     def interrupt(self) -> bool:
-        """Stop the exchange; whether any ran."""
-        return self.session is not None and self.session.room.interrupt()
+        """Stop the exchange, and what is done aside; whether any ran."""
+        stopped = self._stop_asides()
+        return (self.session is not None and self.session.room.interrupt()) or stopped
+
+    def _stop_asides(self) -> bool:
+        for task in self._asides:
+            task.cancel()
+        return bool(self._asides)
 
     def _posted_as(self, key: str) -> list[Posted]:
         self._count()
@@ -189,18 +208,19 @@ class Served:
                 self._usage[name] = self._usage.get(name, Usage()) + event.usage
         self._counted = len(self.events)
 
-    def _answered(self, exchange: asyncio.Task[Stopped]) -> None:
-        self._exchanges.discard(exchange)
-        if exchange.cancelled():
+    def _over(self, work: asyncio.Task[Any]) -> None:
+        self._exchanges.discard(work)
+        self._asides.discard(work)
+        if work.cancelled():
             return
-        error = exchange.exception()
+        error = work.exception()
         if isinstance(error, OrgError):
-            _log.error("room %s: the exchange ended: %s", self.id, error.message)
+            _log.error("room %s: it ended: %s", self.id, error.message)
             self.stream.take(Notice(error.message, error.hint))
         elif error is not None:
             # A bug in one room is reported, and the others go on.
-            context = {"message": f"room {self.id}: the exchange ended", "exception": error}
-            exchange.get_loop().call_exception_handler(context)
+            context = {"message": f"room {self.id}: what ran there ended", "exception": error}
+            work.get_loop().call_exception_handler(context)
 
 
 def _digest(sender: str, text: str) -> str:

@@ -16,9 +16,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import get_args
 
+from org.chat.present import Present
 from org.encoding import to_json
 from org.events import Committed, Delta, Event, Passing
-from org.serve.present import Present
 
 PAUSE_S = 0.03
 """How long passing events are gathered before they are shown: pieces of one text become one frame."""

@@ -10,7 +10,6 @@ from org.events import (
     CallFinished,
     CallOutput,
     CallStarted,
-    Decided,
     Delta,
     Event,
     SoFar,
@@ -62,12 +61,20 @@ class _Turn:
         return SoFar(started.participant, started.turn, started.model, *said, self.call, str(self.output))
 
 
+def _gone_on(told: SoFar) -> _Turn:
+    turn = _Turn(TurnStarted(told.participant, told.turn, told.model), call=told.call)
+    turn.text.add(told.text)
+    turn.reasoning.add(told.reasoning)
+    turn.output.add(told.output)
+    return turn
+
+
 class Present:
     """The turns that run and the calls that wait for a person. `events` tells them anew."""
 
     def __init__(self) -> None:
         self._turns: dict[str, _Turn] = {}
-        self._asked: dict[str, Asked] = {}
+        self._asked: dict[str, Asked] = {}  # by participant: its calls are run one after another
 
     def events(self) -> list[SoFar | Asked]:
         return [*(turn.so_far() for turn in self._turns.values()), *self._asked.values()]
@@ -76,34 +83,39 @@ class Present:
         match event:
             case TurnStarted(name):
                 self._turns[name] = _Turn(event)
+            case SoFar(name):
+                self._turns[name] = _gone_on(event)
             case TurnEnded(name):
                 self._turns.pop(name, None)
+                self._asked.pop(name, None)
             case Stopped():
                 self._turns.clear()
-            case Asked(name):
+                self._asked.clear()
+            case Asked(participant=name):
                 self._asked[name] = event
-            case Decided(name):
+            case Delta(participant=name) | Stepped(name) | CallOutput(name):
+                self._go_on(name, event)
+            case CallStarted(name) | CallFinished(name):
                 self._asked.pop(name, None)
-            case Delta(participant=name) | Stepped(name) | CallStarted(name) | CallOutput(name):
-                if turn := self._turns.get(name):
-                    _go_on(turn, event)
-            case CallFinished(name):
-                if turn := self._turns.get(name):
-                    turn.call = None
-                    turn.output.clear()
+                self._go_on(name, event)
             case _:
                 pass
 
-
-def _go_on(turn: _Turn, event: Delta | Stepped | CallStarted | CallOutput) -> None:
-    match event:
-        case Delta(text, kind):
-            (turn.text if kind == "text" else turn.reasoning).add(text)
-        case Stepped():  # it says again what was shown, and stays
-            turn.text.clear()
-            turn.reasoning.clear()
-        case CallStarted(_, call):
-            turn.call = call
-            turn.output.clear()
-        case CallOutput(_, _, text):
-            turn.output.add(text)
+    def _go_on(self, name: str, event: Delta | Stepped | CallStarted | CallOutput | CallFinished) -> None:
+        turn = self._turns.get(name)
+        if turn is None:
+            return
+        match event:
+            case Delta(text, kind):
+                (turn.text if kind == "text" else turn.reasoning).add(text)
+            case Stepped():  # it says again what was shown, and stays
+                turn.text.clear()
+                turn.reasoning.clear()
+            case CallStarted(_, call):
+                turn.call = call
+                turn.output.clear()
+            case CallOutput(_, _, text):
+                turn.output.add(text)
+            case CallFinished():
+                turn.call = None
+                turn.output.clear()

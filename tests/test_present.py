@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from org.chat import present as module
+from org.chat.present import Present, Tail
 from org.events import (
     Asked,
     CallFinished,
     CallOutput,
     CallStarted,
-    Decided,
     Delta,
     Event,
     Invited,
@@ -25,9 +26,7 @@ from org.events import (
     TurnEnded,
     TurnStarted,
 )
-from org.serve import present as module
 from org.serve import stream as stream_module
-from org.serve.present import Tail
 from org.tooling import ToolCall, ToolResult
 from test_serve_stream import Log, read
 
@@ -78,9 +77,39 @@ async def test_a_question_stays_until_it_is_decided() -> None:
     log.stream.take(question)
     with log.stream.reader(0) as reader:
         assert read(reader.take()) == [(0, question)]
-    log.stream.take(Decided("q1", False))
-    with log.stream.reader(0) as reader:
+    log.commit(CallFinished("bob", 1, CALL, ToolResult("c1", "")))
+    with log.stream.reader(1) as reader:
+        assert read(reader.take()) == [(0, question)]
+    log.commit(CallFinished("ann", 1, CALL, ToolResult("c1", "")))
+    with log.stream.reader(2) as reader:
         assert reader.take() == b""
+
+
+def test_who_was_told_can_tell_others() -> None:
+    """What goes on here goes on for those who are told of it, when they take in what they were told."""
+    here, there = Present(), Present()
+    before: tuple[Event, ...] = (
+        TurnStarted("ann", 1, "m"),
+        Delta("I th", participant="ann"),
+        Delta("hm", "reasoning", "ann"),
+        CallStarted("ann", CALL),
+        CallOutput("ann", "c1", "a file"),
+        Asked("q1", "bob", "sh", {"cmd": "ls"}),
+    )
+    after: tuple[Event, ...] = (
+        Delta("ink", participant="ann"),
+        CallOutput("ann", "c1", "s"),
+        Stopped("quiet"),
+    )
+    for event in before:
+        here.take(event)
+    for told in here.events():
+        there.take(told)
+    for event in after:
+        assert there.events() == here.events() != []
+        here.take(event)
+        there.take(event)
+    assert there.events() == here.events() == []
 
 
 def test_of_a_long_text_the_end_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
