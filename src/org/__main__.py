@@ -30,6 +30,7 @@ VERBS = {
         "org.ops.cli.candidate",
         "the next version of a program: edit it, commit it, see what it changes",
     ),
+    "fitness": ("org.ops.cli.fitness", "judge the candidate: whether it may become main, and why"),
     "promote": ("org.ops.cli.promote", "make the candidate main, and what is served"),
     "rollback": ("org.ops.cli.rollback", "take back the newest promote"),
     "history": ("org.ops.cli.history", "what was promoted and rolled back"),

@@ -20,6 +20,9 @@ Judge: TypeAlias = Callable[[Program, Gate], Mapping[str, object]]
 
 Verdict: TypeAlias = Mapping[str, object]
 
+Stands: TypeAlias = Callable[[Git, Verdict], bool]
+"""Whether what a verdict depends on is still as it was."""
+
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
@@ -30,8 +33,11 @@ class Promoted:
     notes: tuple[str, ...]
 
 
-def promote(program: Program, branch: str, judge: Judge, swap: Swap) -> Promoted:
-    """Promote a branch, the one in the work folder when it is empty; the gate is run unless it was.
+def promote(
+    program: Program, branch: str, judge: Judge, swap: Swap, stands: Stands = lambda git, verdict: True
+) -> Promoted:
+    """Promote a branch, the one in the work folder when it is empty; the gate is run unless it was, on all
+    that counts now.
 
     Raises `Stale` when main is not what was judged, `Inconclusive` and `OrgError` for a verdict that is no
     pass, `Conflict`, `Busy`.
@@ -47,7 +53,7 @@ def promote(program: Program, branch: str, judge: Judge, swap: Swap) -> Promoted
         kept = verdicts.read(git, gate.merge)
         if kept is None:
             _refuse_stale(git, known, told, gate)
-        else:
+        elif stands(git, kept):
             return _land(program, git, told, gate, kept, swap, notes)
     verdict = judge(program, gate)
     with program.hold("promote") as git:

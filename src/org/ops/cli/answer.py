@@ -37,6 +37,7 @@ class Answer:
     lines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=dict)
+    code: ExitCode = ExitCode.DONE
 
 
 def give(as_json: bool, act: Callable[[], Answer]) -> int:
@@ -51,13 +52,13 @@ def give(as_json: bool, act: Callable[[], Answer]) -> int:
         _print_json(code, code.name.lower(), {"message": error.message, "hint": error.hint, **files})
         return code
     if as_json:
-        _print_json(ExitCode.DONE, answer.reason, answer.details)
-        return ExitCode.DONE
+        _print_json(answer.code, answer.reason, answer.details)
+        return answer.code
     for line in answer.notes:
         print(f"org: {line}", file=sys.stderr)
     for line in answer.lines:
         print(line)
-    return ExitCode.DONE
+    return answer.code
 
 
 def _print_json(code: ExitCode, reason: str, details: Mapping[str, object]) -> None:

@@ -6,8 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-from org.ops import control, fitness, program
+from org.ops import control, program
 from org.ops.cli.answer import Answer, Parser, add_json, give
+from org.ops.fitness import inputs, judge
 from org.ops.program import Program
 from org.ops.promote import promote
 
@@ -32,7 +33,7 @@ def run(argv: list[str]) -> int:
 
 def _promote(here: Program, branch: str) -> Answer:
     program.require(here)
-    done = promote(here, branch, fitness.run, control.swap)
+    done = promote(here, branch, judge.run, control.swap, inputs.stands)
     entry = done.entry
     details = {"number": entry.number, "commit": entry.commit, "before": entry.main, "branch": entry.branch}
     lines = (

@@ -92,7 +92,7 @@ def begin(program: Program, case: Case) -> None:
 def names(case: Case) -> dict[str, object]:
     """What every verdict on this case says of itself."""
     return {
-        "v": 1,
+        "format": 1,
         "branch": case.gate.branch,
         "candidate": case.gate.candidate,
         "merge": case.gate.merge,

@@ -182,8 +182,10 @@ def _why(match: Match, verdict: Verdict, decision: Decision, against: Decision |
     if not decision.looks:
         return f"{match.rule.pairs} pairs are too few to decide"
     found = decision.looks[-1].estimate
-    said = f"{found.mean:+.3f} a pair to {which} (standard error {found.error:.3f}) after {found.pairs} pairs"
-    few = f"; so few pairs tell no less than {match.rule.margin:g} apart" if match.rule.margin > 0.1 else ""
+    way = "above" if found.mean > 0 else "below"
+    said = f"{abs(found.mean):.3f} {way} {which}" if found.mean else f"as good as {which}"
+    said += f" (standard error {found.error:.3f}) after {found.pairs} pairs"
+    few = f"; so few tell no less than {match.rule.margin:g} apart" if match.rule.margin > 0.1 else ""
     return said + few
 
 
