@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -101,6 +102,14 @@ def test_a_remote_of_that_name_is_left_alone(shop: Shop) -> None:
     shop.git("remote", "add", "org", "https://example.org/x")
     assert "of its own" in candidate.edit(shop.program).note
     assert shop.git("remote", "get-url", "org") == "https://example.org/x"
+
+
+def test_one_that_was_killed_while_it_began_is_begun(shop: Shop) -> None:
+    (shop.layout.root / ".repo-1" / "objects").mkdir(parents=True)
+    shop.program.checkout.add_remote(shop.layout.repo)
+    assert "new remote" in candidate.edit(shop.program).note
+    assert not list(shop.layout.root.glob(".repo-*"))
+    assert shop.git("remote", "get-url", "--all", "org") == str(shop.layout.repo)
 
 
 def test_nobody_pushes_into_it(shop: Shop) -> None:
@@ -233,8 +242,8 @@ def test_when_both_have_gone_further_the_user_is_told_what_to_type(shop: Shop) -
     with pytest.raises(Conflict, match="each gone further") as caught:
         shop.promote()
     assert caught.value.files == ()
-    command = caught.value.hint.split("`")[1]
-    subprocess.run([*command.split(), "--no-edit"], env=shop.env, check=True, capture_output=True)
+    command = shlex.split(caught.value.hint.split("`")[1])
+    subprocess.run([*command, "--no-edit"], env=shop.env, check=True, capture_output=True)
     assert candidate.edit(shop.program, new=True).note.startswith("took in")
     assert shop.files() == {"menu.txt": "coffee\n", "x": "1"}
 

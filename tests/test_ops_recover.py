@@ -14,7 +14,7 @@ import pytest
 
 from ops_kit import Shop, idle, passing
 from org.errors import Busy, EnvironmentProblem, OrgError
-from org.ops import lock, steps
+from org.ops import candidate, lock, steps
 from org.ops.layout import Layout
 from org.ops.promote import promote
 from org.ops.recover import recover
@@ -135,6 +135,26 @@ def test_killed_at_any_instant(shop: Shop) -> None:
     assert 0 < sum(moves.values()) < 2 * KILLS
 
 
+def test_a_candidate_that_is_killed_while_it_is_begun_or_committed(shop: Shop) -> None:
+    chance = random.Random(3)
+    here = shop.program
+    for number in range(KILLS):
+        branch = candidate.branch_of(here)
+        began = time.monotonic()
+        shop.change({"b": f"{number}"})
+        shop.promote()
+        takes = time.monotonic() - began
+        in_a_child(lambda: shop.change({"b": "killed"}), kill_after=chance.uniform(0, takes))
+        recover(here, swaps_well)
+        assert recover(here, swaps_well) == ()
+        opened = candidate.edit(here)
+        assert shop.refs.branch(opened.branch)
+        assert (opened.folder / "org.toml").is_file()
+        if opened.branch == branch or "killed" in (opened.folder / "b").read_text():
+            shop.change({"c": f"{number}"})
+            shop.promote()
+
+
 # -- what a killed one leaves
 
 
@@ -226,6 +246,14 @@ def test_whoever_holds_the_lock_is_named(shop: Shop) -> None:
         assert done.returncode == 6
         assert '"reason": "busy"' in done.stdout
     shop.promote()
+
+
+def test_whoever_has_the_file_open_still_does_not_hold_the_lock(shop: Shop) -> None:
+    """As a program that was started under it has for a moment, until it is itself."""
+    with shop.program.hold("promote") as git:
+        still_open = os.dup(git.lock)
+    with shop.program.hold("rollback"):
+        os.close(still_open)
 
 
 def test_a_server_does_not_inherit_the_lock(shop: Shop) -> None:

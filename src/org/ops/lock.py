@@ -32,7 +32,10 @@ def hold(layout: Layout, purpose: str) -> Iterator[int]:
         _take(fd)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()} {purpose}\n".encode(), 0)
-        yield fd
+        try:
+            yield fd
+        finally:  # said, for a program that was just started may for a moment have the file open still
+            fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
         os.close(fd)
 

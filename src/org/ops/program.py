@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from org.errors import UsageError
-from org.ops import user
+from org.ops import place, user
 from org.ops.git import Git, check_version
 from org.ops.layout import Layout, programs_folder
 from org.ops.lock import hold
@@ -29,7 +30,9 @@ class Program:
     @property
     def pull(self) -> str:
         """What the user types to get our main."""
-        return f"git -C {self.checkout.folder} pull --no-rebase {self.layout.repo} main"
+        return place.pull() or shlex.join(
+            ["git", "-C", str(self.checkout.folder), "pull", "--no-rebase", str(self.layout.repo), "main"]
+        )
 
     @contextmanager
     def hold(self, purpose: str) -> Iterator[Git]:

@@ -32,8 +32,9 @@ def begin(program: Program, git: Git) -> str:
     fresh.run("update-ref", "--stdin", input=_creating({MAIN: main, THEIRS: main, BASE: main}))
     fresh.run("update-ref", BASE, history.base(fresh, main))
     layout.source.write_bytes(os.fsencode(checkout.git))
+    ours = checkout.add_remote(layout.repo)
     fresh.folder.rename(layout.repo)
-    if checkout.add_remote(layout.repo):
+    if ours:
         return f"{checkout.folder} has a new remote `{REMOTE}`: {layout.repo}"
     return f"{checkout.folder} has a remote `{REMOTE}` of its own; ours is {layout.repo}"
 

@@ -63,11 +63,12 @@ class Checkout:
         return text if _ID.fullmatch(text) else ""
 
     def add_remote(self, repo: Path) -> bool:
-        """Name our repository in theirs, once; False when that name is taken already."""
+        """Name our repository in theirs, once; False when that name is taken by another."""
         config = Git(self.git)
         file = ("config", "--file", str(self.git / "config"))
-        if config.ask(*file, "--get-regexp", rf"^remote\.{REMOTE}\.", fine=(0, 1))[1]:
-            return False
+        missing, url = config.ask(*file, "--get", f"remote.{REMOTE}.url", fine=(0, 1))
+        if not missing:
+            return url.rstrip("\n") == str(repo)  # as when somebody was killed before the end of this
         config.run(*file, f"remote.{REMOTE}.url", str(repo))
         config.run(*file, f"remote.{REMOTE}.fetch", f"+refs/heads/*:refs/remotes/{REMOTE}/*")
         config.run(*file, f"remote.{REMOTE}.tagOpt", "--no-tags")
