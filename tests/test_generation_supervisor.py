@@ -157,9 +157,11 @@ def test_a_keeper_is_killed(site: Site) -> None:
     served = site.serve(1)
     stat = Path(f"/proc/{served['pid']}/stat").read_text()
     keeper = int(stat.rpartition(")")[2].split()[1])
+    (door,) = site.layout.run.glob("*.keeper")
     os.kill(keeper, signal.SIGKILL)
     site.until(lambda: not alive(served["pid"]))
     site.until(lambda: site.status()["current"]["state"] == "serving")
+    assert not door.exists()
     assert get(site.port)["commit"] == f"{1:040x}"
 
 

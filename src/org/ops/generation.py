@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -191,6 +192,8 @@ class Generation:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
                 os.killpg(self.pid, signal.SIGKILL)
+        shutil.rmtree(Path(self._health).parent, ignore_errors=True)
+        Path(self.plan.run, f"{self.plan.nonce}.keeper").unlink(missing_ok=True)
         self.ended.set_result(Ended(None))
 
 
