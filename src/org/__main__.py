@@ -68,8 +68,14 @@ def _run(words: list[str]) -> int:
     from org.errors import ExitCode, OrgError
 
     try:
-        module = import_module(VERBS[_verb(words)][0])
-        code: int = module.run(words[1:] if words and words[0] in VERBS else words)
+        verb = _verb(words)
+        module = import_module(VERBS[verb][0])
+        rest = words[1:] if words and words[0] in VERBS else words
+        if VERBS[verb][0].startswith("org.ops."):
+            from org.ops import place
+
+            return place.act(verb, module, rest)
+        code: int = module.run(rest)
         return code
     except OrgError as error:
         if "--debug" in words:

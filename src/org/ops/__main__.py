@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 from org.errors import ExitCode, OrgError
+from org.ops import place
 
 VERBS = ("start", "stop", "status", "logs", "candidate", "promote", "rollback", "history", "recover")
 
@@ -17,8 +18,7 @@ def main(argv: list[str]) -> int:
         print(f"usage: python -m org.ops {{{','.join(VERBS)}}} ...", file=sys.stderr)
         return ExitCode.USAGE
     try:
-        code: int = import_module(f"org.ops.cli.{verb}").run(words)
-        return code
+        return place.act(verb, import_module(f"org.ops.cli.{verb}"), words)
     except OrgError as error:
         if "--debug" in words:
             raise

@@ -1,10 +1,11 @@
 """The one process per program that holds the listening sockets and starts, swaps and ends generations.
 
-    python -m org.ops.supervisor ROOT [STATE]
+    python -m org.ops.supervisor ROOT [STATE | --stay]
 
 ROOT is the program's folder, STATE the number of an open file. It leaves whoever started it, and says on
 standard output `{"ready": true}` or what is in the way. With STATE it is the next image of the same
-process, and says nothing. It answers on `run/supervisor.sock`, one line of JSON for one line: `{"v": 1,
+process, and says nothing. With `--stay` it stays with whoever started it, and goes on when nothing is to
+be served. It answers on `run/supervisor.sock`, one line of JSON for one line: `{"v": 1,
 "do": "serve" | "stop" | "status" | "reexec", ...}`. When it is killed the generations serve on, each with
 its keeper; the next one finds them.
 """
@@ -39,6 +40,9 @@ COLOURS: tuple[Colour, ...] = ("current", "candidate")
 
 def main() -> int:
     layout = Layout(Path(sys.argv[1]))
+    if sys.argv[2:] == ["--stay"]:
+        asyncio.run(supervise(layout, {"shown": True, "stays": True}))
+        return 0
     if len(sys.argv) > 2:
         with open(int(sys.argv[2]), "rb") as kept:
             kept.seek(0)
@@ -70,18 +74,20 @@ async def supervise(layout: Layout, state: Mapping[str, Any], first: Mapping[str
     layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with alone(layout, state.get("lock")) as lock:
         family.adopt_orphans()
-        supervisor = Supervisor(layout, lock, shown=bool(state.get("shown")))
+        shown, stays = bool(state.get("shown")), bool(state.get("stays"))
+        supervisor = Supervisor(layout, lock, shown=shown, stays=stays)
         await supervisor.run(state, first)
 
 
 class Supervisor:
     """`shown` is whether what happens is written to standard error too; `lock` is what says that there is
-    one supervisor."""
+    one supervisor; one that `stays` does not end when nothing is to be served."""
 
-    def __init__(self, layout: Layout, lock: int, *, shown: bool) -> None:
+    def __init__(self, layout: Layout, lock: int, *, shown: bool, stays: bool) -> None:
         self._layout = layout
         self._lock = lock
         self._shown = shown
+        self._stays = stays
         self._slots: dict[Colour, Slot] = {}
         self._one_by_one = {colour: asyncio.Lock() for colour in COLOURS}
         self._began = time.time()
@@ -199,7 +205,7 @@ class Supervisor:
             return  # whoever asked has left
         finally:
             writer.close()
-            if self._next is not None or not self._slots:
+            if self._next is not None or not (self._slots or self._stays):
                 self._over.set()
 
     async def _do(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,7 +258,7 @@ class Supervisor:
     async def _finish_alone(self, colour: Colour, slot: Slot) -> None:
         """Nobody waits for it."""
         await self._finish(colour, slot)
-        if not (self._slots or self._changing):
+        if not (self._slots or self._changing or self._stays):
             self._over.set()
 
     async def _finish(self, colour: Colour, slot: Slot) -> None:
@@ -304,7 +310,7 @@ class Supervisor:
             colour: {"listener": os.dup(slot.listener.fileno()), "memory": slot.memory}
             for colour, slot in self._slots.items()
         }
-        self._next = {"lock": self._lock, "slots": slots, "shown": self._shown}
+        self._next = {"lock": self._lock, "slots": slots, "shown": self._shown, "stays": self._stays}
 
     def _hang_up(self) -> None:
         self._renew()

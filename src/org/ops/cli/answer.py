@@ -15,11 +15,13 @@ JSON_VERSION = 1
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in the one form that errors have here; every verb takes `--debug`."""
+    """Says what is wrong in the one form that errors have here; every verb takes `--debug` and `--here`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.add_argument("--debug", action="store_true", help="print whole tracebacks")
+        self.add_argument("--here", action="store_true", default=argparse.SUPPRESS, help="act on this host, "
+                          "also when a machine is up")  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"`{self.prog} --help` explains it")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import EnvironmentProblem, ExitCode
-from org.ops import candidate, merges, program, steps, sync, verdicts
+from org.ops import candidate, merges, place, program, steps, sync, verdicts
 from org.ops.cli.answer import Answer, Parser, add_json, give
 from org.ops.control import swap
 from org.ops.fitness import case, inputs, judge, plot, report
@@ -102,7 +102,7 @@ def _lines(verdict: Mapping[str, Any], page: str) -> Iterator[str]:
         yield "better than current: the anchor, once it is promoted"
     yield f"{verdict['branch']} {_WORDS[verdict['verdict']]}: {verdict['why']}"
     if page:
-        yield f"written: {page}"
+        yield f"written: {place.called(page)}"
 
 
 def _self_test(here: Program, wish: Wish) -> Answer:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from org.errors import Conflict, EnvironmentProblem, ExitCode
-from org.ops import candidate, control, program, settings, sync, trust, worktrees
+from org.ops import candidate, control, place, planning, program, settings, sync, trust, worktrees
 from org.ops.cli.answer import Answer, Parser, add_json, give
+from org.ops.family import ACCOUNT
 from org.ops.git import Git
 from org.ops.layout import Colour
 from org.ops.program import Program
@@ -74,9 +75,20 @@ def _start(here: Program, colour: Colour, branch: str) -> Answer:
     notes = wanted.notes
     if told.get("old_said_draining") is False:
         notes += ("what was served before did not say that it drains: `org status` shows until when",)
+    if colour == "candidate":
+        notes += (_contained(here, wanted.folder),)
+    told |= {"url": place.seen(told["url"]), "where": place.name()}
     line = f"{colour}: {wanted.commit[:12]} {word} at {told['url']}, pid {told['pid']}"
     reason = "serving-already" if told["already"] else "serving"
     return Answer(reason, (line,), notes, told)
+
+
+def _contained(here: Program, folder: Path) -> str:
+    """What keeps the candidate, which nobody has judged, from the rest."""
+    account, why = planning.account_of_candidate(here.layout, folder)
+    own = f"a user of its own, `{ACCOUNT}`, and limits" if account else f"limits alone, as you: {why}"
+    where = "in the machine, and there" if place.in_guest() else "on this host,"
+    return f"the candidate runs {where} contained by {own}; `org status` has more"
 
 
 def _prepare(here: Program, colour: Colour, branch: str) -> Wanted:
@@ -93,7 +105,7 @@ def _prepare(here: Program, colour: Colour, branch: str) -> Wanted:
             commit = known.branch(branch or candidate.branch_of(here)).commit
         folder = worktrees.ensure(here.layout, git, commit)
         read = _settings(git, known.main.commit)
-        port = read.ports[colour == "candidate"]
+        port = place.ports(read.ports)[colour == "candidate"]
         return Wanted(commit, folder, port, read.drain_timeout, tuple(filter(None, notes)))
 
 
@@ -136,6 +148,7 @@ def _print_unit(here: Program, colour: Colour, branch: str) -> int:
         "start",
         colour,
         *([branch] if branch else []),
+        "--here",
         "--foreground",
     ]
     name = here.layout.root.name
@@ -150,7 +163,7 @@ def _show(here: Program, colour: Colour) -> int:
     tmux = shutil.which("tmux")
     if tmux is None:
         raise EnvironmentProblem("there is no `tmux` here", f"`org logs -f {colour}` shows the same")
-    look = shlex.join([sys.executable, "-P", "-m", "org", "logs", "-f", colour])
+    look = shlex.join([sys.executable, "-P", "-m", "org", "logs", "--here", "-f", colour])
     folder = str(here.layout.root)
     title = f"org-{colour}"
     if os.environ.get("TMUX"):

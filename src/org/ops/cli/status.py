@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from org.ops import control, program, sync
+from org.ops import control, place, program, sync
 from org.ops.cli.answer import Answer, Parser, add_json, give
 from org.ops.history import History
 from org.ops.program import Program
@@ -31,9 +31,14 @@ def _status(here: Program) -> Answer:
     program.require(here)
     _, told = sync.current(here.look())
     served = control.status(here.layout)
-    details = {colour: served.get(colour) for colour in ("supervisor", *_COLOURS)}
+    for colour in _COLOURS:
+        if colour in served:
+            served[colour]["url"] = place.seen(served[colour]["url"])
+    details: dict[str, object] = {"where": place.name()}
+    details |= {colour: served.get(colour) for colour in ("supervisor", *_COLOURS)}
     details["main"] = {"commit": told.main, "promotes": len(told.standing)}
-    return Answer("told", tuple(_lines(served, told)), (), details)
+    where = ("where      in the machine; the addresses are this host's",) if place.in_guest() else ()
+    return Answer("told", (*where, *_lines(served, told)), (), details)
 
 
 def _lines(served: Mapping[str, Any], told: History) -> Iterator[str]:

@@ -1,0 +1,104 @@
+"""Where the verbs of generations act: in the machine when one is up on this host, else here.
+
+What makes machines is no part of the rescue path: it is asked as another process, and `--here` goes
+without. In a machine the verbs know by `ORG_OUTSIDE` how what they name is reached from its host.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from org.errors import UsageError
+from org.ops import ours
+from org.ops.layout import state_folder
+
+OUTSIDE = "ORG_OUTSIDE"
+"""JSON in the environment: `ports` of the machine and where they are on its host, `files` in it and where
+they are to be there, and `pull`, what is typed there to get main."""
+_GUEST = Path("/run/org-guest")
+_ONLY_HERE = ("foreground", "systemd", "tmux")
+
+
+def act(name: str, verb: ModuleType, words: list[str]) -> int:
+    """Carry a verb, a module of `org.ops.cli`, out where it belongs; gives its exit code, or becomes the
+    process that does."""
+    args = verb.parser().parse_args(words)
+    if not getattr(args, "here", False) and not in_guest() and machine_is_up(os.environ):
+        for option in _ONLY_HERE:
+            if getattr(args, option, False):
+                raise UsageError(
+                    f"`--{option}` is of this host, and a machine is up", f"`org {name} --here …` acts here"
+                )
+        _become("vm", "generation", name, *words)
+    code: int = verb.run(words)
+    return code
+
+
+def _become(*words: str) -> NoReturn:
+    sys.stdout.flush()
+    there = ours.words("org", *words)
+    os.execve(there[0], there, ours.environment(os.environ))
+
+
+def in_guest() -> bool:
+    """Whether this is a machine of ours."""
+    return _GUEST.exists()
+
+
+def machine_is_up(env: Mapping[str, str]) -> bool:
+    """Whether the machine that verbs use is up on this host: its process holds the lock and listens."""
+    folder = state_folder(env) / "machines" / "default"
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (folder / "ctl.sock").exists()
+    finally:
+        os.close(lock)
+    return False
+
+
+def name() -> str:
+    return "guest" if in_guest() else "host"
+
+
+# -- what a host says of itself
+
+
+def seen(url: str) -> str:
+    """Where what is at `url` here is for whoever typed the verb."""
+    port = urlsplit(url).port
+    outside = _outside().get("ports", {}).get(str(port))
+    return f"http://127.0.0.1:{int(outside)}" if outside else url
+
+
+def pull() -> str:
+    """What is typed outside to get main; nothing when this is not a machine's business."""
+    return str(_outside().get("pull", ""))
+
+
+def ports(configured: Sequence[int]) -> tuple[int, int]:
+    """Where current and the candidate are served: a machine passes these two on, and no others."""
+    current, candidate = (7001, 7002) if in_guest() else configured
+    return current, candidate
+
+
+def called(path: str) -> str:
+    """The name of a file here for whoever typed the verb."""
+    return str(_outside().get("files", {}).get(path, path))
+
+
+def _outside() -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(os.environ.get(OUTSIDE, "{}"))
+    return told
