@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from org.chat.loop import Approval
+from org.commands import COMMANDS
+from org.compose import Opening
 from org.errors import EnvironmentProblem, UsageError
-from org.events import Posted
-from org.tui.attach import attach, place_of
+from org.events import CallFinished, Posted, Stopped
+from org.ports import Participant
+from org.tui.attach import attach
+from org.tui.client import place_of
+from org.tui.dialogs import Approval as Dialog
 from org.tui.link import Link
-from serve_kit import TOKEN, Parrot, Site, settings_in, site
+from room_kit import Model, call, calling, participant, tool
+from serve_kit import TOKEN, Parrot, Site, rooms_for, settings_in, site
 from tui_kit import Screen, shown_on
 
 
@@ -96,6 +103,99 @@ async def test_what_the_server_says_is_an_error_here(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="no room server at"):
         async with attach(f"http://127.0.0.1:{served.port}/#token={TOKEN}", "main", settings_in(tmp_path)):
             raise AssertionError("there is no server")
+
+
+async def test_every_command_works_from_elsewhere(tmp_path: Path) -> None:
+    def models(opening: Opening) -> Sequence[Participant]:
+        answers = ["word " * 300] * 6
+        return [participant("ann", *answers, "They talked.", model_name="small", context_tokens=100_000)]
+
+    async with site(tmp_path, open_room=rooms_for(models)) as served, joined(tmp_path, served) as shown:
+        for _ in range(6):
+            await shown.say("go on")
+            await _until(shown.link, lambda: isinstance(shown.link.events()[-1], Stopped))
+        for line, expected in (
+            ("/who", "simple, small"),
+            ("/tools", "ann           none"),
+            ("/tokens", "context 0 of 100,000"),
+            ("/limits turns 7", "turns 7, seconds 900.0"),
+            ("/compact", "older context was summarised"),
+            ("/undo", "taken back: go on"),
+            ("/export " + str(tmp_path / "room.md"), "written:"),
+            ("/clear", "everybody starts afresh"),
+            ("/limits steps 1", "not a limit: `steps 1`"),
+            ("/limits turns x", "not a number: `x`"),
+            ("/unod", "did you mean `/undo`?"),
+            ("/model bob large", "nobody here is called `bob`"),
+            ("/model ann large", "ann: large from now on"),
+            ("/model", "simple, large"),
+        ):
+            shown.prompt.text = ""
+            await shown.say(line)
+            await shown.until(expected)
+        assert shown.link.limits().turns == 7
+        assert set(shown.link.commands) == {name for name, c in COMMANDS.items() if c.about}
+
+
+async def test_what_is_not_there_is_not_taken_back(tmp_path: Path) -> None:
+    async with site(tmp_path) as served, joined(tmp_path, served) as shown:
+        await shown.say("/undo")
+        await shown.until("there is nothing to undo")
+
+
+def coders(opening: Opening) -> Sequence[Participant]:
+    asked = Approval(opening.ask)
+    return [participant("coder", calling(CALL), "I did.", tools=[tool(policy="ask")], approval=asked)]
+
+
+CALL = call("sh", cmd="rm -r build")
+
+
+async def test_a_call_is_put_before_whoever_is_attached(tmp_path: Path) -> None:
+    async with site(tmp_path, open_room=rooms_for(coders)) as served, joined(tmp_path, served) as shown:
+        await shown.say("clean up")
+        await shown.asked()
+        assert isinstance(shown.app.screen, Dialog)
+        assert shown.app.screen._call.arguments == CALL.arguments
+        shown.clock.now += 5
+        await shown.pilot.press("y")
+        await shown.until("I did.")
+        finished = [event for event in shown.link.events() if isinstance(event, CallFinished)]
+        assert [event.result.output for event in finished] == ["done"]
+
+
+async def test_who_is_slower_is_not_asked_any_more(tmp_path: Path) -> None:
+    async with (
+        site(tmp_path, open_room=rooms_for(coders)) as served,
+        joined(tmp_path, served) as first,
+    ):
+        await first.say("clean up")
+        await first.asked()
+        async with joined(tmp_path, served) as second:  # who joins later is asked too
+            await second.asked()
+            second.clock.now += 5
+            await second.pilot.press("n")
+            await first.until("I did.")
+            async with asyncio.timeout(20):
+                while first.asking:
+                    await first.pilot.pause(0.01)
+        finished = [event for event in first.link.events() if isinstance(event, CallFinished)]
+        assert [event.result.error and event.result.error.kind for event in finished] == ["denied"]
+
+
+async def test_who_joins_in_the_middle_of_a_turn_sees_all_of_it(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    model = Model(["I think that this is so."], gate=gate)
+    async with site(tmp_path, lambda: [participant("ann", model=model)]) as served:
+        await served.ask("POST", "/rooms", {"id": "main"})
+        await served.ask("POST", "/rooms/main/messages", {"text": "what?"})
+        await model.started.wait()
+        async with joined(tmp_path, served) as shown:
+            await shown.until("I think that")
+            gate.set()
+            await shown.until("I think that this is so.")
+            await shown.until("── 1 turn")
+            assert shown.text.count("I think that") == 1
 
 
 def test_an_address_names_server_room_and_token(tmp_path: Path) -> None:

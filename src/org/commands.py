@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from org.chat.exchange import Limits
 from org.chat.participant import ModelParticipant
 from org.chat.state import State
 from org.compose import Session
@@ -18,6 +20,9 @@ from org.ports import Command as SandboxCommand
 from org.tools.clip import clip
 from org.transcript import to_json_lines, to_markdown
 from org.wording import address, clean, describe
+
+LIMITS: dict[str, type] = {"turns": int, "seconds": float, "tokens": int, "tools": int}
+"""The limits of an exchange, and what numbers they are."""
 
 
 class Quit(Exception):
@@ -72,6 +77,50 @@ def newest_calls(events: Sequence[Committed]) -> str:
     """The newest tool calls and what they gave."""
     calls = [event for event in events if isinstance(event, CallFinished)][-5:]
     return "\n".join(f"{c.participant}: {clean(describe(c.call))}\n{clean(c.result.output)}" for c in calls)
+
+
+def tools(allowed: Mapping[str, Sequence[tuple[str, str]]], place: str) -> str:
+    """Who may call what: by participant (tool, policy)."""
+    lines = []
+    for name, found in allowed.items():
+        words = ", ".join(f"{tool} ({policy})" for tool, policy in found) or "none"
+        lines.append(f"  {name:14}{words}")
+    return "\n".join([*lines, f"  commands run {place}", "  `/tools last` prints the newest results"])
+
+
+def tokens(events: Sequence[Committed], contexts: Mapping[str, int]) -> str:
+    """What each participant took, and how full its context is; `contexts` are their sizes."""
+    lines = []
+    for name, context in contexts.items():
+        steps = [e.usage for e in events if isinstance(e, Stepped) and e.participant == name and e.usage]
+        total = sum(steps, Usage())
+        newest = steps[-1].prompt if steps else 0
+        lines.append(
+            f"  {name:14}{total.prompt:,} read ({total.cached:,} from cache), {total.completion:,} written; "
+            f"context {newest:,} of {context:,}"
+        )
+    return "\n".join(lines)
+
+
+def limits(now: Limits) -> str:
+    """Where an exchange stops."""
+    told = ", ".join(f"{name} {getattr(now, name):,}" for name in LIMITS)
+    return f"  {told}  (for each message of yours)"
+
+
+def limit_of(text: str) -> dict[str, Any]:
+    """The limit that `NAME NUMBER` sets, none for no words. Raises `UsageError`."""
+    words = text.split()
+    if not words:
+        return {}
+    if len(words) != 2 or words[0] not in LIMITS:
+        raise UsageError(
+            f"not a limit: `{text}`", "it is /limits NAME NUMBER, NAME one of " + ", ".join(LIMITS)
+        )
+    try:
+        return {words[0]: LIMITS[words[0]](words[1])}
+    except ValueError:
+        raise UsageError(f"not a number: `{words[1]}`") from None
 
 
 def write_room(room: str, events: Sequence[Committed], name: str) -> str:
@@ -147,48 +196,18 @@ async def _set_model(session: Session, rest: str) -> str:
 async def _tools(session: Session, rest: str) -> str:
     if rest == "last":
         return newest_calls(session.room.events)
-    lines = []
-    for participant in _models(session):
-        tools = ", ".join(f"{tool.spec.name} ({tool.policy})" for tool in participant.tools) or "none"
-        lines.append(f"  {participant.introduction.name:14}{tools}")
-    return "\n".join([*lines, f"  commands run {session.place}", "  `/tools last` prints the newest results"])
+    allowed = {p.introduction.name: [(t.spec.name, t.policy) for t in p.tools] for p in _models(session)}
+    return tools(allowed, session.place)
 
 
 async def _tokens(session: Session, rest: str) -> str:
-    lines = []
-    for participant in _models(session):
-        name = participant.introduction.name
-        steps = [
-            e for e in session.room.events if isinstance(e, Stepped) and e.participant == name and e.usage
-        ]
-        total = sum((step.usage for step in steps if step.usage), Usage())
-        newest = steps[-1].usage.prompt if steps and steps[-1].usage else 0
-        lines.append(
-            f"  {name:14}{total.prompt:,} read ({total.cached:,} from cache), {total.completion:,} written; "
-            f"context {newest:,} of {participant.sampling.context_tokens:,}"
-        )
-    return "\n".join(lines)
+    contexts = {p.introduction.name: p.sampling.context_tokens for p in _models(session)}
+    return tokens(session.room.events, contexts)
 
 
 async def _limits(session: Session, rest: str) -> str:
-    words = rest.split()
-    limits = session.room.limits
-    known = {"turns": int, "seconds": float, "tokens": int, "tools": int}
-    if len(words) == 2 and words[0] in known:
-        try:
-            value = known[words[0]](words[1])
-        except ValueError:
-            raise UsageError(f"not a number: `{words[1]}`") from None
-        session.room.limits = limits = replace(limits, **{words[0]: value})
-    elif words:
-        raise UsageError(
-            f"not a limit: `{rest}`", "it is /limits NAME NUMBER, NAME one of " + ", ".join(known)
-        )
-    return (
-        "  "
-        + ", ".join(f"{name} {getattr(limits, name):,}" for name in known)
-        + "  (for each message of yours)"
-    )
+    session.room.limits = replace(session.room.limits, **limit_of(rest))
+    return limits(session.room.limits)
 
 
 async def _compact(session: Session, rest: str) -> str:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from org.chat.participant import ModelParticipant
+from org.commands import LIMITS
 from org.compose import list_models, rooms_of
 from org.events import Notice, Undone
 from org.journal import INDEX, search
@@ -19,7 +20,6 @@ from org.serve.hub import Hub
 from org.serve.refusal import Refusal
 from org.serve.snapshot import describe
 
-LIMITS: dict[str, type] = {"turns": int, "seconds": float, "tokens": int, "tools": int}
 MOST = 10**9
 """The highest limit."""
 QUERY_LENGTH = 200
@@ -105,8 +105,7 @@ class Acts:
         participant = served.room.participants.get(name)
         if not isinstance(participant, ModelParticipant):
             raise Refusal(422, f"no participant with a model is called `{name}`")
-        async with served.at_rest() as room:
-            served.aside(_compact(participant, room.aside(name)))
+        served.aside(name, lambda: _compact(participant, served.room.aside(name)))
         return Json({"compacting": True}, 202)
 
     async def search(self, request: Request) -> Response:

@@ -47,7 +47,7 @@ class Served:
         self._usage: dict[str, Usage] = {}
         self._counted = 0  # how many events these two know
         self._exchanges: set[asyncio.Task[Any]] = set()
-        self._asides: set[asyncio.Task[Any]] = set()
+        self._asides: dict[str, asyncio.Task[Any]] = {}
         self._following: asyncio.Task[None] | None = None
         self._closing = AsyncExitStack()
         self._closed = False
@@ -132,7 +132,8 @@ class Served:
         """Let the exchange come to its end, for that long; then interrupt it and let go of the room."""
         if self._exchanges:
             await asyncio.wait(self._exchanges, timeout=deadline_s)
-        self._stop_asides()
+        if self._stop_asides():
+            await asyncio.wait(self._asides.values())
         async with self._posting, self._lock:
             self._closed = True
             await self._closing.aclose()
@@ -162,13 +163,16 @@ class Served:
 
     async def _answer(self) -> Stopped:
         if self._asides:
-            await asyncio.wait(self._asides)
+            await asyncio.wait(self._asides.values())
         return await self.room.answer()
 
-    def aside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have something done between two exchanges, in the background."""
-        task = asyncio.create_task(work)
-        self._asides.add(task)
+    def aside(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have something done for a participant between two exchanges, in the background, one thing at a
+        time. Raises `Refusal` when the room is busy, or the participant is."""
+        if self.running or name in self._asides:
+            raise _busy()
+        task = self._asides[name] = asyncio.create_task(work())
+        task.add_done_callback(lambda _: self._asides.pop(name))
         task.add_done_callback(self._over)
 
     @asynccontextmanager
@@ -176,7 +180,7 @@ class Served:
         """The open room, while nothing runs in it and nothing is posted. Raises `Refusal` when it is busy."""
         async with self._posting:
             if self.running or self._asides:
-                raise Refusal(409, "the room is busy", "interrupt it first")
+                raise _busy()
             yield self.room
 
     def interrupt(self) -> bool:
@@ -185,7 +189,7 @@ class Served:
         return (self.session is not None and self.session.room.interrupt()) or stopped
 
     def _stop_asides(self) -> bool:
-        for task in self._asides:
+        for task in self._asides.values():
             task.cancel()
         return bool(self._asides)
 
@@ -210,7 +214,6 @@ class Served:
 
     def _over(self, work: asyncio.Task[Any]) -> None:
         self._exchanges.discard(work)
-        self._asides.discard(work)
         if work.cancelled():
             return
         error = work.exception()
@@ -226,6 +229,10 @@ class Served:
 def _digest(sender: str, text: str) -> str:
     """What tells apart what is sent with one key."""
     return hashlib.sha256(f"{sender}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _busy() -> Refusal:
+    return Refusal(409, "the room is busy", "interrupt it first")
 
 
 def let_go() -> Refusal:

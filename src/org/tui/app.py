@@ -21,7 +21,7 @@ from textual.widgets import Input, TextArea
 
 from org.commands import Quit
 from org.errors import OrgError, UsageError
-from org.events import Delta, Event
+from org.events import Asked, CallFinished, CallStarted, Delta, Event, Stopped, TurnEnded
 from org.tooling import ToolCall
 from org.tui.completion import aim
 from org.tui.dialogs import Approval, Help, Recall
@@ -94,6 +94,7 @@ class ChatApp(App[None]):
         self._work: set[asyncio.Task[Any]] = set()
         self._command: asyncio.Task[Any] | None = None
         self._asking = asyncio.Lock()
+        self._questions: dict[str, tuple[str, asyncio.Task[bool]]] = {}  # by participant: (id, the dialog)
         self._typed = Typed(link.history)
         self._warned = False
         self._stopping = False
@@ -121,6 +122,8 @@ class ChatApp(App[None]):
         self.query_one(Prompt).focus()
         self._scene.load(self._link.events(), self._clock())
         self._unobserve = self._link.observe(self._hear)
+        self._news.extend(self._link.present())
+        self._catch_up()
         if not self._scene.blocks:
             self._scene.add("output", f"{self._link.welcome}\n{WELCOME}", self._link.id)
         self.set_interval(IDLE_S, self._tick)
@@ -158,6 +161,16 @@ class ChatApp(App[None]):
         self._news.clear()
         for event in _joined(news):
             self._scene.apply(event, now)
+            match event:
+                case Asked():
+                    self._put(event)
+                case CallStarted(name) | CallFinished(name) | TurnEnded(name):
+                    self._withdraw(name)
+                case Stopped():
+                    for name in list(self._questions):
+                        self._withdraw(name)
+                case _:
+                    pass
 
     def _refresh(self) -> None:
         self._room_pane.refresh_scene()
@@ -244,6 +257,34 @@ class ChatApp(App[None]):
                     live.do("thinking", self._clock())
                 while dialog in self.screen_stack:  # the turn was stopped meanwhile
                     await self.pop_screen()
+
+    def _put(self, asked: Asked) -> None:
+        """Put a call of a room elsewhere before the person, unless it is there already."""
+        if asked.participant in self._questions and self._questions[asked.participant][0] == asked.id:
+            return
+        self._withdraw(asked.participant)
+        call = ToolCall(asked.id, asked.tool, asked.arguments)
+        dialog = asyncio.create_task(self.ask(asked.participant, call))
+        self._questions[asked.participant] = asked.id, dialog
+        task = asyncio.create_task(self._decide(asked, dialog))
+        self._work.add(task)
+        task.add_done_callback(self._done)
+
+    def _withdraw(self, participant: str) -> None:
+        """Somebody else has answered, or the turn is over."""
+        if participant in self._questions:
+            self._questions.pop(participant)[1].cancel()
+
+    async def _decide(self, asked: Asked, dialog: asyncio.Task[bool]) -> None:
+        await asyncio.wait([dialog])
+        if dialog.cancelled():
+            return
+        try:
+            await self._link.decide(asked.id, dialog.result())
+        except OrgError as error:
+            self._catch_up()
+            self._scene.add("problem", "", error.message)
+            self._refresh()
 
     # -- keys
 

@@ -21,7 +21,8 @@ class Link:
 
     `say` waits until the exchange is over; `command` does what a line asks for and answers what to
     show, or None when it is something to say; both raise `OrgError`, and `command` raises `Quit`.
-    `interrupt` answers whether anything ran. `welcome` says where one is. `commands` are the words
+    `interrupt` answers whether anything ran. `present` are passing events that tell what goes on already;
+    `decide` answers a call that was `Asked` about. `welcome` says where one is. `commands` are the words
     behind a slash, with their use and what they do. `history` is the file of what was typed, or None.
     """
 
@@ -36,6 +37,8 @@ class Link:
     say: Callable[[str], Awaitable[object]] = field(repr=False)
     command: Callable[[str], Awaitable[str | None]] = field(repr=False)
     interrupt: Callable[[], bool] = field(repr=False)
+    present: Callable[[], Sequence[Event]] = field(repr=False)
+    decide: Callable[[str, bool], Awaitable[None]] = field(repr=False)
     commands: Mapping[str, tuple[str, str]] = field(repr=False)
     history: Path | None = None
 
@@ -55,6 +58,13 @@ def local(session: Session) -> Link:
         say=lambda text: room.say(person, text),
         command=lambda text: command(session, text),
         interrupt=room.interrupt,
+        present=lambda: (),
+        decide=_nothing_is_asked,
         commands={name: (c.usage, c.about) for name, c in COMMANDS.items() if c.about},
         history=session.settings.places.state / "history",
     )
+
+
+async def _nothing_is_asked(id: str, allow: bool) -> None:
+    """A room of this process asks the screen itself, see `org.tui.Asking`."""
+    raise AssertionError(f"nobody was asked for {id}")

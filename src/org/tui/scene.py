@@ -26,6 +26,7 @@ from org.events import (
     ModelChanged,
     Notice,
     Posted,
+    SoFar,
     Stepped,
     Stopped,
     TurnEnded,
@@ -170,6 +171,8 @@ class Scene:
                 live.do("thinking", now)
                 self.figures.tools += 1
                 self._add(Block("call", name, call=event, folded=True))
+            case SoFar(name):
+                self._so_far(event, self._live(name, now), now)
             case TurnEnded():
                 self._ended(event, now)
             case Stopped(reason, detail):
@@ -197,6 +200,19 @@ class Scene:
             standing = members[live.who].mode if live.who in members else Audience.everyone()
             live.flow = Flow(live.who, standing, members)
         live.said += live.flow.feed(event.text)
+
+    def _so_far(self, event: SoFar, live: Live, now: float) -> None:
+        """What was shown of it may lack something: it is begun anew."""
+        live.model = event.model or live.model
+        live.thoughts, live.thought_size = [], 0
+        live.take()
+        if event.reasoning:
+            self._delta(Delta(event.reasoning, "reasoning", event.participant), now)
+        if event.text:
+            self._delta(Delta(event.text, "text", event.participant), now)
+        live.call, live.output = event.call, event.output[-OUTPUT_TAIL:]
+        if event.call is not None:
+            live.do(f"running {describe(event.call)}", now)
 
     def _stepped(self, event: Stepped, live: Live) -> None:
         if event.usage:
