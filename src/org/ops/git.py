@@ -37,7 +37,6 @@ _OFF = {
     "core.fsmonitor": "false",
     "core.attributesFile": "/dev/null",
     "core.excludesFile": "/dev/null",
-    "core.fsync": "committed,reference",
     "commit.gpgSign": "false",
     "tag.gpgSign": "false",
     "gc.auto": "0",
@@ -94,8 +93,10 @@ class Git:
         self, *words: str, input: str = "", env: Mapping[str, str] = {}, fine: tuple[int, ...] = (0,)
     ) -> tuple[int, str]:
         """Exit code and standard output as it is. Raises `GitFailed` for a code that is not `fine`."""
-        with self._start(words, env, subprocess.PIPE) as process:
-            output, said = process.communicate(os.fsencode(input))
+        with self._start(
+            words, env, subprocess.PIPE, subprocess.PIPE if input else subprocess.DEVNULL
+        ) as process:
+            output, said = process.communicate(os.fsencode(input) if input else None)
         self._check(words, process.returncode, said, fine)
         return process.returncode, os.fsdecode(output)
 

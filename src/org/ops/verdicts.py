@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from org.errors import EnvironmentProblem
 from org.ops.git import Git
 
-_NOTES = ("notes", "--ref=refs/notes/org")
+_REF = "refs/notes/org"
 
 
 def record(git: Git, merge: str, verdict: Mapping[str, object]) -> dict[str, object]:
@@ -18,14 +18,14 @@ def record(git: Git, merge: str, verdict: Mapping[str, object]) -> dict[str, obj
     `verdict` holds at least `verdict` (`pass`, `fail` or `inconclusive`); `merge` is set here.
     """
     kept = {**verdict, "merge": merge}
-    git.run(*_NOTES, "add", "--force", "--file=-", merge, input=canonical(kept))
+    git.run("notes", f"--ref={_REF}", "add", "--force", "--file=-", merge, input=canonical(kept))
     return kept
 
 
 def read(git: Git, merge: str) -> dict[str, object] | None:
     """The verdict on exactly this merge, or None."""
-    code, text = git.ask(*_NOTES, "show", merge, fine=(0, 1))
-    if code:
+    text = git.run("log", "--no-walk", f"--notes={_REF}", "--format=%N", merge)
+    if not text.strip():
         return None
     try:
         verdict = json.loads(text)
