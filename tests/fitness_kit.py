@@ -11,8 +11,9 @@ import json
 import os
 import re
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,9 +21,11 @@ from typing import Any
 
 from generation_kit import end, free_port
 from ops_kit import Shop
-from org.ops import candidate, control, merges, sync
+from org.ops import candidate, control, merges, sync, verdicts
 from org.ops.fitness import judge
+from org.ops.fitness.ask import Door
 from org.ops.fitness.case import Wish
+from org.ops.fitness.rules import Ask
 from org.ops.merges import Gate
 
 TASKS = "".join(
@@ -78,14 +81,9 @@ class Answers(BaseHTTPRequestHandler):
             time.sleep(1)
         if self.mode == "garbage":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{{{{{")
-        if self.mode == "drip":
-            for _ in range(600):
-                self.wfile.write(b"H")
-                self.wfile.flush()
-                time.sleep(0.1)
         if self.mode == "endpoint":
             self.say(503, {"error": {"message": "the model server is down"}})
-        if self.mode in ("garbage", "drip", "endpoint"):
+        if self.mode in ("garbage", "endpoint"):
             self.close_connection = True
             raise ConnectionAbortedError
 
@@ -102,8 +100,8 @@ class Answers(BaseHTTPRequestHandler):
 
 def main() -> None:
     Answers.mode = Path("mode").read_text().strip()
-    if Answers.mode == "mute":
-        time.sleep(600)
+    if Answers.mode == "dead":
+        sys.exit("the oven is cold")
     ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answers).serve_forever()
 
 
@@ -114,7 +112,13 @@ class Bakery(Shop):
     """The program in a repository, trusted. `more` goes into `[generation]`."""
 
     def __init__(
-        self, folder: Path, tasks: str = TASKS, budget: Mapping[str, int] = QUICK, more: str = ""
+        self,
+        folder: Path,
+        mode: str = "well",
+        tasks: str = TASKS,
+        budget: Mapping[str, int] = QUICK,
+        more: str = "",
+        files: Mapping[str, str] = {},
     ) -> None:
         super().__init__(folder)
         self.ports = [free_port(), free_port()]
@@ -122,12 +126,12 @@ class Bakery(Shop):
         fitness = "\n".join(f"{name} = {value}" for name, value in budget.items())
         settings = f"[generation]\nstart = {start}\nports = {self.ports}\ndrain_timeout = 10\n{more}\n"
         settings += f"[generation.fitness]\n{fitness}\n"
-        self.save("bakery", {"org.toml": settings, "mode": "well\n", "fitness.toml": tasks})
+        self.save("bakery", {"org.toml": settings, "mode": mode, "fitness.toml": tasks, **files})
         assert self.org("trust").returncode == 0
 
     def judged(self, mode: str, wish: Wish = judge.USUAL) -> dict[str, Any]:
-        """The verdict on a candidate that is like that."""
-        self.change({"mode": f"{mode}\n", f"note-{time.time_ns()}": mode})
+        """The verdict on a new candidate that is like that."""
+        self.change({"mode": f"{mode}\n", f"note-{time.time_ns()}": mode}, new=True)
         return self.judge(wish)
 
     def judge(self, wish: Wish = judge.USUAL) -> dict[str, Any]:
@@ -139,6 +143,12 @@ class Bakery(Shop):
         with self.program.hold("gate") as git:
             known, told = sync.current(git)
             return merges.prepare(git, known, told, candidate.branch_of(self.program))
+
+    def keep(self, verdict: Mapping[str, object]) -> None:
+        """As what was said of the candidate as it is."""
+        merge = self.pinned().merge
+        with self.program.hold("keep") as git:
+            verdicts.record(git, merge, verdict)
 
     def close(self) -> None:
         if self.program.begun and (supervisor := control.status(self.layout).get("supervisor")):
@@ -154,6 +164,51 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+# -- a side of its own
+
+
+class Stub:
+    """A side whose answers are what `reply` says: a status and a body, given the prompt and the seed."""
+
+    def __init__(self, reply: Callable[[str, int], tuple[int, bytes]]) -> None:
+        class Handler(Answers):
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status, body = reply(asked["messages"][-1]["content"], asked["seed"])
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.lives = True
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    @property
+    def door(self) -> Door:
+        return Door(self._server.server_address[1], Ask())
+
+    async def revive(self) -> bool:
+        return self.lives
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def completion(text: object, tokens: object = 10) -> bytes:
+    said = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+    return json.dumps(said | {"usage": {"total_tokens": tokens}}).encode()
+
+
+def doubles(prompt: str, seed: int) -> tuple[int, bytes]:
+    """Right, always."""
+    return 200, completion(answer("well", prompt, seed))
 
 
 if __name__ == "__main__":
