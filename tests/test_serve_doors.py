@@ -54,6 +54,19 @@ async def test_a_page_takes_a_cookie_for_the_token(tmp_path: Path) -> None:
         assert (await server.ask("GET", "/rooms", token="x", cookie=cookie, host=host)).status == 401
 
 
+async def test_servers_at_several_ports_do_not_take_each_others_cookies(tmp_path: Path) -> None:
+    """A browser keeps cookies by name and host, and sends all of them to every port of it."""
+    hosts = ("127.0.0.1:7001", "127.0.0.1:7002")
+    async with site(tmp_path) as server:
+        answers = [await server.ask("POST", "/login", host=host) for host in hosts]
+        cookies = [answer.headers["set-cookie"].split("; ")[0] for answer in answers]
+        jar = "; ".join(cookies)
+        assert len({cookie.partition("=")[0] for cookie in cookies}) == 2  # neither replaces the other
+        for host, foreign in zip(hosts, reversed(cookies), strict=True):
+            assert (await server.ask("GET", "/rooms", token="", cookie=jar, host=host)).status == 200
+            assert (await server.ask("GET", "/rooms", token="", cookie=foreign, host=host)).status == 401
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [
