@@ -11,12 +11,20 @@ import os
 from pathlib import Path
 
 from org.cli.options import Parser
-from org.cli.vm import commands, git, harden, install, jobs, lifecycle
+from org.cli.vm import commands, generation, git, harden, install, jobs, lifecycle
 from org.cli.vm.verb import Call
 from org.config import load
 from org.sandbox.vm.machine import DEFAULT, machine_of
 
-VERBS = {**lifecycle.VERBS, **commands.VERBS, **jobs.VERBS, **git.VERBS, **install.VERBS, **harden.VERBS}
+VERBS = {
+    **lifecycle.VERBS,
+    **commands.VERBS,
+    **jobs.VERBS,
+    **git.VERBS,
+    **install.VERBS,
+    **generation.VERBS,
+    **harden.VERBS,
+}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -94,8 +94,8 @@ class Workspace:
             words += ["--recurse-submodules=no", "--no-force-if-includes"]
             target = [f"+{commit}:refs/remotes/host/{branch}"]
             script = ["sh", "-c", git_guest.RECEIVE, "sh", branch, self.room]
-            talked = await _talk(repository, words, target, channel, script, Intake(), on_said)
-            _check(talked)
+            talked = await talk_in_time(repository, words, target, channel, script, Intake(), on_said)
+            check_talked(talked)
             # To stop it half way would leave the workspace so.
             settling = asyncio.create_task(self._settle(channel, branch))
             try:
@@ -119,10 +119,10 @@ class Workspace:
         wanted = ["+refs/heads/*:refs/org/heads/*", f"+refs/org/{WORKSPACE}:refs/org/{WORKSPACE}"]
         async with self._held() as own, self._reach() as channel:
             script = ["sh", "-c", git_guest.UPLOAD]
-            talked = await _talk(own, words, wanted, channel, script, intake or Intake(), on_said)
+            talked = await talk_in_time(own, words, wanted, channel, script, intake or Intake(), on_said)
             if talked.code == git_guest.EMPTY:
                 raise UsageError(f"there is nothing in the workspace `{self.room}`", "`org vm push` fills it")
-            _check(talked)
+            check_talked(talked)
             return await _fetched(own)
 
     async def deliver(self, repository: Repository) -> None:
@@ -149,17 +149,11 @@ class Workspace:
         """Our own repository, with nobody else at work there or in the workspace for the block."""
         self.own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _locked(self.own.with_suffix(".lock"), self.room):
-            own = Repository(self.own, own=True)
-            if not (self.own / "config").exists():
-                new = self.own.with_suffix(".new")
-                shutil.rmtree(new, ignore_errors=True)
-                await Repository(new, own=True).ask("init", "-q", "--bare", "--template=", str(new))
-                new.rename(self.own)
-            _tidy(self.own)
+            own = await own_at(self.own)
             try:
                 yield own
             finally:
-                _tidy(self.own)
+                tidy(self.own)
 
     async def _settle(self, channel: Channel, branch: str) -> ExecResult:
         words = ["sh", "-c", git_guest.SETTLE, "sh", branch]
@@ -181,6 +175,17 @@ class Workspace:
             )
         if result.exit_code:
             raise EnvironmentProblem(f"git in the machine failed: {reason(said)}")
+
+
+async def own_at(path: Path) -> Repository:
+    """The bare repository of our own at that path, made when it is missing. Nobody else is in there."""
+    if not (path / "config").exists():
+        new = path.with_suffix(".new")
+        shutil.rmtree(new, ignore_errors=True)
+        await Repository(new, own=True).ask("init", "-q", "--bare", "--template=", str(new))
+        new.rename(path)
+    tidy(path)
+    return Repository(path, own=True)
 
 
 async def repository_of(folder: Path) -> Repository:
@@ -238,7 +243,7 @@ async def _uncommitted(repository: Repository) -> tuple[str, ...]:
     return tuple(one_line(entry[3:] if entry[2:3] == " " else entry[2:], 200) for entry in entries if entry)
 
 
-async def _talk(
+async def talk_in_time(
     repository: Repository,
     words: list[str],
     refspecs: list[str],
@@ -247,6 +252,7 @@ async def _talk(
     intake: Intake,
     on_said: Callable[[bytes], None],
 ) -> Talked:
+    """`git_stream.talk`, within the time that it may take. Raises `EnvironmentProblem`."""
     try:
         async with asyncio.timeout(MOST_S):
             return await talk(
@@ -261,7 +267,7 @@ async def _talk(
         raise EnvironmentProblem(f"git in the machine was not done within {MOST_S:g} s") from error
 
 
-def _check(talked: Talked) -> None:
+def check_talked(talked: Talked) -> None:
     """Raises what went wrong; the guest's own words when it gave up first."""
     if talked.code and talked.said.strip():
         raise EnvironmentProblem(f"git in the machine failed: {reason(talked.said)}")
@@ -292,7 +298,7 @@ def _locked(path: Path, room: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _tidy(own: Path) -> None:
+def tidy(own: Path) -> None:
     """Remove what a git that was killed leaves behind. Nobody else is in there."""
     for stray in (*own.glob("objects/pack/tmp_*"), *own.glob("objects/*/tmp_obj_*"), *own.rglob("*.lock")):
         stray.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from org.sandbox.vm.wheels import Target
 from org.wording import one_line
 
 PROGRAM = "/usr/local/bin/org"
+CURRENT = f"{HOME}/current"
 _PIECE = 262_144
 _SAID = 300
 _SETTLE_S = 600.0
@@ -43,7 +44,9 @@ ln -sfn "$1" current.new
 mv -T current.new current
 ln -sf /opt/org/current/bin/org "$2"
 for other in */; do
-    case "${other%/}" in "$1" | "$3" | current) ;; *) rm -rf "$other" ;; esac
+    case "${other%/}" in "$1" | "$3" | current) continue ;; esac
+    # What runs from there is left what it has not read yet.
+    grep -qsF "/opt/org/${other%/}/" /proc/[0-9]*/cmdline /proc/[0-9]*/environ || rm -rf "$other"
 done
 sync -f .
 """

@@ -1,0 +1,167 @@
+"""`org vm generation`: a verb of generations, carried out in a machine."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from org.cli.vm.shown import steps_shown
+from org.cli.vm.verb import Call, Verb
+from org.errors import EnvironmentProblem, ExitCode, SandboxGone
+from org.ops import place, program, settings, trust
+from org.ops.cli import fitness
+from org.ops.git import Git
+from org.ops.layout import Layout
+from org.ops.program import Program
+from org.sandbox.vm import layout
+from org.sandbox.vm.channel import Attached
+from org.sandbox.vm.git_host import Repository
+from org.sandbox.vm.git_programs import STATE
+from org.sandbox.vm.install import install
+from org.sandbox.vm.programs import Names, ProgramThere, path_there
+from org.wording import clean
+
+_SERVED_BY_A_SUPERVISOR = frozenset(
+    {"start", "stop", "status", "fitness", "promote", "rollback", "recover", "compare"}
+)
+_MOVES_A_BRANCH = frozenset({"candidate", "promote", "rollback", "recover"})
+
+
+@dataclass(slots=True)
+class Carried:
+    """Files that a verb reads or writes here: what the verb is told of them, more words, and what each is
+    called there, by the paths that the person named."""
+
+    words: list[str] = field(default_factory=list)
+    read: dict[Path, str] = field(default_factory=dict)
+    written: dict[Path, str] = field(default_factory=dict)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Do a verb of generations (`start`, `promote`, ...) in the machine, with this folder's program: its"
+        " commits go in, main and the candidate come out as the branches `org/main` and `org/cand/...`."
+        " While the machine `default` is up, the verbs do this by themselves."
+    )
+    parser.add_argument("generation_verb", metavar="VERB", help="what to do, as in `org VERB`")
+    parser.add_argument("words", metavar="WORDS", nargs=argparse.REMAINDER, help="what belongs to it")
+
+
+async def _generation(call: Call) -> int:
+    verb, words = call.args.generation_verb, [word for word in call.args.words if word != "--here"]
+    here = program.find(Path(), os.environ)
+    main = here.checkout.main()
+    trusted = _trusted(here, main) if verb == "start" else ""
+    carried = carried_by(verb, words)
+    facts = (await call.machine.up_or_gone()).facts
+    memory = int(facts["memory_mib"]) * 1024**2
+    own = layout.fetched(call.settings.places.state, call.machine.name, f"programs/{here.layout.root.name}")
+    there = ProgramThere(call.machine.channel, memory, names_of(here), own)
+    repository = Repository(here.checkout.git)
+    await _prepare(call, there, repository, main, trusted, verb)
+    for path, name in carried.read.items():
+        await there.put(path, name)
+    ports = facts["network"]["inbound"]
+    env = _environment(call, here, ports, carried)
+    async with there.running([verb, *words, *carried.words], env) as org:
+        await _shown(org)
+        code = org.code
+    if code is None:
+        raise SandboxGone("the machine did not say how the verb ended")
+    for path, name in carried.written.items():
+        if code in (ExitCode.DONE, ExitCode.FAILED, ExitCode.INCONCLUSIVE):
+            _write(path, await there.get(name))
+    if verb in _MOVES_A_BRANCH:
+        await there.deliver(repository)
+    return code if code >= 0 else 128 - code
+
+
+async def _prepare(
+    call: Call, there: ProgramThere, repository: Repository, main: str, trusted: str, verb: str
+) -> None:
+    """Have this org, this program and its supervisor there."""
+    with steps_shown() as steps:
+        installed = await install(call.machine, call.settings.places.cache, steps.progress)
+        await there.bring(repository, main)
+    if trusted:
+        await there.trust(trusted)
+    if verb in _SERVED_BY_A_SUPERVISOR:
+        if not await there.supervise():
+            print(
+                "org: the machine was booted since: what it served is not served any more\n"
+                "     `org recover` ends what was interrupted, `org start current` serves again",
+                file=sys.stderr,
+            )
+        elif not installed.already:
+            await there.renew()
+
+
+def _trusted(here: Program, main: str) -> str:
+    """What the person trusts to be started. Raises `ConfigError` when they do not."""
+    missing, text = Git(here.checkout.git).ask("cat-file", "blob", f"{main}:{settings.FILE}", fine=(0, 128))
+    if missing:
+        return ""  # the verb says so
+    trust.require(os.environ, here.checkout.folder, text)
+    return text
+
+
+def names_of(here: Program) -> Names:
+    name = here.layout.root.name
+    repository = Path(STATE, f"{name}.git")
+    kept = Layout.of({"XDG_STATE_HOME": STATE}, repository).root
+    return Names(str(repository), str(kept), f"generations-{name}")
+
+
+def carried_by(verb: str, words: Sequence[str]) -> Carried:
+    """The files that a verb names. The last of an option's values counts, so that words are only added."""
+    carried = Carried()
+    if verb != "fitness":
+        return carried
+    args = fitness.parser().parse_args(words)
+    for option, path, kind in (("tasks", args.tasks, carried.read), ("report", args.report, carried.written)):
+        if path:
+            full = Path(path).resolve()
+            kind[full] = f"{option}-{sha256(os.fsencode(full)).hexdigest()[:16]}{full.suffix}"
+            carried.words.append(f"--{option}={path_there(kind[full])}")
+    return carried
+
+
+def _environment(call: Call, here: Program, ports: dict[str, int], carried: Carried) -> dict[str, str]:
+    """What the verb is told there: the model, which has no key, and how this host calls what it names."""
+    folder = shlex.quote(str(here.checkout.folder))
+    files = {path_there(name): str(path) for path, name in {**carried.read, **carried.written}.items()}
+    outside = {"ports": ports, "files": files, "pull": f"git -C {folder} merge org/main"}
+    env = {place.OUTSIDE: json.dumps(outside)}
+    model = call.settings.model
+    return env | {"ORG_MODEL": model} if model and not model.endswith(".gguf") else env
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", "name another file") from error
+
+
+async def _shown(org: Attached) -> None:
+    """Pass on what the verb says; a terminal is not to be driven by it."""
+    decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(3)]
+    while (said := await org.next()) is not None:
+        stream, data = said
+        out = sys.stderr if stream == 2 else sys.stdout
+        if out.isatty():
+            out.write(clean(decoders[stream].decode(data)))
+        else:
+            out.buffer.write(data)
+        out.flush()
+
+
+VERBS = {"generation": Verb("do a verb of generations in it", _options, _generation)}

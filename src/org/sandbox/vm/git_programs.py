@@ -1,0 +1,79 @@
+"""What runs in the guest for programs and their generations, as `org` but for `MAKE`: scripts, no more.
+
+None of them is trusted: whatever they say is as hostile as anything else from there.
+"""
+
+from __future__ import annotations
+
+STATE = "/srv/org-programs"
+"""The state folder (XDG) of generations, with the programs' repositories. Others may go through it and see
+nothing: a candidate that runs as somebody else has to read its own files."""
+NO_PLACE = 64
+LOST = 65
+
+# Argument: user. As root.
+MAKE = f"""
+for folder in {STATE} {STATE}/org {STATE}/org/programs; do
+    [ -d "$folder" ] || mkdir -m 711 "$folder" && chown "$1:$1" "$folder" || exit
+done
+"""
+
+# Argument: repository. Says which commit its main is.
+LOOK = f"""
+[ -d {STATE}/org/programs ] || exit {NO_PLACE}
+[ ! -d "$1" ] || git --git-dir "$1" rev-parse -q --verify refs/heads/main || :
+"""
+
+# Argument: repository. It appears whole; what a git that was killed has left is not in the way for ever.
+RECEIVE = """
+umask 077
+if [ ! -d "$1" ]; then
+    new=$(mktemp -d "$1.XXXXXX") && git init -q --bare --template= -b main "$new" || exit
+    mv -T "$new" "$1" 2> /dev/null || rm -rf "$new"
+fi
+find "$1/refs" -name '*.lock' -mmin +5 -delete
+exec git -c receive.autogc=false receive-pack "$1"
+"""
+
+# Argument: repository.
+UPLOAD = f"""
+[ -d "$1" ] || exit {NO_PLACE}
+exec git upload-pack "$1"
+"""
+
+# Arguments: file, folder. The text is read from standard input.
+TRUST = """\
+import json, os, sys
+path, folder = sys.argv[1:]
+text = sys.stdin.read()
+known = json.load(open(path)) if os.path.exists(path) else {"version": 1, "folders": {}}
+known["folders"][folder] = text
+with open(path + ".new", "w") as file:
+    json.dump(known, file)
+os.replace(path + ".new", path)
+"""
+
+# Argument: what is kept of the program. Removes the socket of a supervisor of before; says whether there
+# were generations, all of which are gone.
+BEFORE = f"""
+umask 077
+mkdir -p "$1/run" && rm -f "$1/run/supervisor.sock" || exit
+for keeper in "$1"/run/*.keeper; do
+    [ ! -e "$keeper" ] || exit {LOST}
+done
+"""
+
+# Arguments: what is kept of the program, the folder of org. A supervisor that ends without being asked is
+# followed by another, of the version that is installed then, which finds what is served.
+SUPERVISE = """
+trap 'kill "$pid"; wait "$pid"; exit' TERM
+while :; do
+    "$2/bin/python" -P -m org.ops.supervisor "$1" --stay & pid=$!
+    wait "$pid"
+    sleep 0.2
+done
+"""
+
+# Argument: what is kept of the program.
+AFTER = 'until [ -S "$1/run/supervisor.sock" ]; do sleep 0.05; done'
+RENEW = 'rm -f "$1/run/supervisor.sock"; kill -KILL "$(cat "$1/run/pid")" || :'
