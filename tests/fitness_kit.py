@@ -52,10 +52,15 @@ def answer(mode: str, prompt: str, seed: int) -> str:
 class Answers(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     mode = "well"
+    gets = 0
 
     def do_GET(self) -> None:
-        known = self.path in ("/health", "/v1/models")
-        self.say(200 if known else 404, {"status": "serving"})
+        Answers.gets += 1
+        known = self.path in ("/health", "/v1/models", "/metrics")
+        sick = self.mode == "sick" and Answers.gets > 8
+        failed = 10 * Answers.gets if self.mode == "failing" else 0
+        counts = f'bakery_answers{{status="200"}} {Answers.gets}\nbakery_answers{{status="500"}} {failed}\n'
+        self.say(503 if sick else 200 if known else 404, counts if self.path == "/metrics" else {})
 
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
@@ -88,7 +93,7 @@ class Answers(BaseHTTPRequestHandler):
             raise ConnectionAbortedError
 
     def say(self, status: int, said: object) -> None:
-        body = json.dumps(said).encode()
+        body = said.encode() if isinstance(said, str) else json.dumps(said).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from org.ops import control, program
 from org.ops.cli.answer import Answer, Parser, add_json, give
-from org.ops.fitness import inputs, judge
+from org.ops.fitness import inputs, judge, watch
 from org.ops.program import Program
 from org.ops.promote import promote
 
@@ -33,12 +33,22 @@ def run(argv: list[str]) -> int:
 
 def _promote(here: Program, branch: str) -> Answer:
     program.require(here)
+    usual = watch.usual(here)
     done = promote(here, branch, judge.run, control.swap, inputs.stands)
     entry = done.entry
     details = {"number": entry.number, "commit": entry.commit, "before": entry.main, "branch": entry.branch}
+    watched = usual.seconds if done.swapped else 0.0
+    if watched:
+        watch.begin(here, entry.commit, usual)
     lines = (
         f"promote {entry.number}: main is at {entry.commit[:12]}, with {entry.branch}",
         "what is served was swapped" if done.swapped else "nothing is served, so nothing was swapped",
+        *((f"it is watched for {watched:g} s, and taken back when it does badly",) if watched else ()),
         f"into your checkout: {here.pull}",
     )
-    return Answer("promoted", lines, done.notes, {**details, "swapped": done.swapped, "pull": here.pull})
+    return Answer(
+        "promoted",
+        lines,
+        done.notes,
+        {**details, "swapped": done.swapped, "watch_s": watched, "pull": here.pull},
+    )

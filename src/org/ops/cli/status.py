@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from org.ops import control, place, program, sync
 from org.ops.cli.answer import Answer, Parser, add_json, give
+from org.ops.fitness import watch
 from org.ops.history import History
 from org.ops.program import Program
 
@@ -37,8 +39,9 @@ def _status(here: Program) -> Answer:
     details: dict[str, object] = {"where": place.name()}
     details |= {colour: served.get(colour) for colour in ("supervisor", *_COLOURS)}
     details["main"] = {"commit": told.main, "promotes": len(told.standing)}
+    details["watch"] = watched = watch.told(here.layout)
     where = ("where      in the machine; the addresses are this host's",) if place.in_guest() else ()
-    return Answer("told", (*where, *_lines(served, told)), (), details)
+    return Answer("told", (*where, *_lines(served, told), *_watched(watched)), (), details)
 
 
 def _lines(served: Mapping[str, Any], told: History) -> Iterator[str]:
@@ -53,6 +56,16 @@ def _lines(served: Mapping[str, Any], told: History) -> Iterator[str]:
             yield f"{'':9}  not main: `org start current` serves that"
     last = f", promote {told.standing[-1].number}" if told.standing else ""
     yield f"{'main':9}  {told.main[:12]}{last}"
+
+
+def _watched(told: Mapping[str, str]) -> Iterator[str]:
+    """How the newest promote does, while it is watched and when that did not end well."""
+    state, commit = told.get("state", "well"), told.get("commit", "")[:12]
+    if state == "watching":
+        left = max(0.0, float(told["until"]) - time.time())
+        yield f"{'watch':9}  {commit} for another {_for(left)}; taken back when it does badly"
+    elif state not in ("well", "left"):
+        yield f"{'watch':9}  {commit} {state.replace('-', ' ')}: {told['why']}"
 
 
 def _line(one: Mapping[str, Any]) -> str:
