@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import OrgError
-from org.ops import control, files, logfile, ours, program, sync, verdicts
+from org.ops import control, files, logfile, ours, place, program, sync, verdicts
 from org.ops.fitness import ask, case, rules, vitals
 from org.ops.fitness.rules import Rules
 from org.ops.fitness.vitals import Answers, Sample, Vitals
@@ -44,6 +44,8 @@ def main() -> int:
     root, commit, seconds, share = sys.argv[1:]
     if os.fork():
         os._exit(0)
+    if supervisor := control.status(Layout(Path(root))).get("supervisor"):
+        place.outlive_the_verb(supervisor["pid"])
     watch(Layout(Path(root)), commit, float(seconds), float(share))
     return 0
 
