@@ -145,7 +145,7 @@ def test_who_may_read_the_files_is_looked_at_first(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(pwd, "getpwnam", {"cand": entry}.__getitem__)
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
-    assert family.account_for([tmp_path]) == (Account(NOBODY, NOBODY), "")
+    assert family.account_for([tmp_path]) == (Account(NOBODY, NOBODY, "/"), "")
     tmp_path.chmod(0o700)
     assert family.account_for([tmp_path]) == (None, f"`cand` may not read {tmp_path}")
 
@@ -157,7 +157,7 @@ def test_a_user_of_its_own_has_a_home_of_its_own(tmp_path: Path, monkeypatch: py
     for made in (folder, layout.run, layout.repo):
         made.mkdir(parents=True)
     (folder / "org.toml").write_text('[generation]\nstart = "shop"')
-    monkeypatch.setattr(family, "account_for", lambda paths: (Account(NOBODY, NOBODY), ""))
+    monkeypatch.setattr(family, "account_for", lambda paths, name: (Account(NOBODY, NOBODY), ""))
     plan = make_plan(layout, "candidate", "c0ffee", folder, {"HOME": "/root"})
     home = layout.candidate_home
     assert (plan.uid, plan.shared, plan.more["HOME"]) == (NOBODY, "", str(home))

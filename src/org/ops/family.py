@@ -20,27 +20,40 @@ from pathlib import Path
 
 ACCOUNT = "cand"
 """Under whose name candidates run, where there is such a user and we may become them."""
+CURRENT = "org"
+"""Under whose name current runs in a machine, where the verbs are root's."""
 MOST_PROCESSES = 256
 """Processes and threads of a candidate at once."""
 SWEEP_S = 5.0
 """A process that is killed may hang in the kernel; nobody waits longer for it."""
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+_NO_NEW_PRIVS = 38  # PR_SET_NO_NEW_PRIVS
 _FREEZE_ROUNDS = 50
 _WAIT_S = 0.01
 _GIB = 1 << 30
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     uid: int
     gid: int
+    home: str = ""
 
 
 def adopt_orphans() -> None:
     """From now on, what descends from this process and loses its parent becomes its child."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_SUBREAPER, 1, 0, 0, 0):
+    _prctl(_SUBREAPER)
+
+
+def stay_who_we_are() -> None:
+    """From now on, no set-user-id program makes somebody else of this process."""
+    _prctl(_NO_NEW_PRIVS)
+
+
+def _prctl(option: int) -> None:
+    if _LIBC.prctl(option, 1, 0, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl: {os.strerror(number)}")
 
@@ -48,19 +61,19 @@ def adopt_orphans() -> None:
 # -- who it runs as, and how much it may have
 
 
-def account_for(paths: Iterable[Path]) -> tuple[Account | None, str]:
-    """Whom a candidate can run as that has to read these paths; None means as we do, and why."""
+def account_for(paths: Iterable[Path], name: str = ACCOUNT) -> tuple[Account | None, str]:
+    """That user, for a generation that has to read these paths; None means as we do, and why."""
     if os.geteuid() != 0:
         return None, "only root can start it under another user"
     try:
-        found = pwd.getpwnam(ACCOUNT)
+        found = pwd.getpwnam(name)
     except KeyError:
-        return None, f"there is no user `{ACCOUNT}`"
-    account = Account(found.pw_uid, found.pw_gid)
+        return None, f"there is no user `{name}`"
+    account = Account(found.pw_uid, found.pw_gid, found.pw_dir)
     for path in paths:
         for part in reversed((path, *path.parents)):
             if not _may_enter(part, account):
-                return None, f"`{ACCOUNT}` may not read {part}"
+                return None, f"`{name}` may not read {part}"
     return account, ""
 
 

@@ -142,7 +142,7 @@ class Keeper:
                 stderr=output,
                 pass_fds=(self._listener.fileno(), go, ack),
                 start_new_session=True,
-                preexec_fn=lambda: family.set_limits(plan.limits),
+                preexec_fn=lambda: _restrict(plan),
                 **as_whom,
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -313,6 +313,12 @@ class Keeper:
 
     def _watch(self, source: int | socket.socket, act: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, act)
+
+
+def _restrict(plan: Plan) -> None:
+    family.set_limits(plan.limits)
+    if plan.uid >= 0:
+        family.stay_who_we_are()
 
 
 def _how(code: int) -> str:

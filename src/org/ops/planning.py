@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from org.errors import ConfigError, EnvironmentProblem
-from org.ops import family, ours, settings
+from org.ops import family, ours, place, settings
 from org.ops.layout import Colour, Layout
 from org.ops.plan import Plan, command
 
@@ -26,6 +26,9 @@ def make_plan(layout: Layout, colour: Colour, commit: str, folder: Path, env: Ma
         argv = tuple(ours.words("org.ops.splice", json.dumps(spec)))
         more = ours.environment({})
     account, shared, limits = None, "", {}
+    if colour == "current" and place.in_guest():
+        account, _ = _account_for(layout, folder, family.CURRENT)
+        more |= _own_home(account)
     if colour == "candidate":
         account, shared = account_of_candidate(layout, folder)
         limits = family.limits_for(account)
@@ -52,10 +55,21 @@ def make_plan(layout: Layout, colour: Colour, commit: str, folder: Path, env: Ma
 
 def account_of_candidate(layout: Layout, folder: Path) -> tuple[family.Account | None, str]:
     """Whom the candidate in this folder runs as; None means as we do, and why."""
+    return _account_for(layout, folder, family.ACCOUNT)
+
+
+def _account_for(layout: Layout, folder: Path, name: str) -> tuple[family.Account | None, str]:
     if os.geteuid() == 0:
         _open_way(layout)
     python = Path(sys.executable)
-    return family.account_for((folder, python, python.resolve(), Path(__file__).parent))
+    return family.account_for((folder, python, python.resolve(), Path(__file__).parent), name)
+
+
+def _own_home(account: family.Account | None) -> dict[str, str]:
+    """In a machine current keeps its rooms where its user's other ones are."""
+    if account is None:
+        return {}
+    return {"HOME": account.home, "XDG_STATE_HOME": f"{account.home}/.local/state"}
 
 
 def _open_way(layout: Layout) -> None:

@@ -1,4 +1,4 @@
-"""What runs in the guest for programs and their generations, as `org` but for `MAKE`: scripts, no more.
+"""What runs in the guest for programs and their generations, as its root: scripts, no more.
 
 None of them is trusted: whatever they say is as hostile as anything else from there.
 """
@@ -7,20 +7,14 @@ from __future__ import annotations
 
 STATE = "/srv/org-programs"
 """The state folder (XDG) of generations, with the programs' repositories. Others may go through it and see
-nothing: a candidate that runs as somebody else has to read its own files."""
+nothing: generations run as somebody else, and have to read their own files."""
 NO_PLACE = 64
 LOST = 65
 
-# Argument: user. As root.
-MAKE = f"""
-for folder in {STATE} {STATE}/org {STATE}/org/programs; do
-    [ -d "$folder" ] || mkdir -m 711 "$folder" && chown "$1:$1" "$folder" || exit
-done
-"""
-
 # Argument: repository. Says which commit its main is.
 LOOK = f"""
-[ -d {STATE}/org/programs ] || exit {NO_PLACE}
+umask 066
+mkdir -p {STATE}/org/programs || exit
 [ ! -d "$1" ] || git --git-dir "$1" rev-parse -q --verify refs/heads/main || :
 """
 

@@ -1,7 +1,8 @@
 """A program and its generations in a machine: its commits go in, main comes out, as git objects alone.
 
-All that is kept of it there belongs to the user `org`, in whose folders the models' commands cannot look.
-What comes from there is hostile, and taken in as that of a workspace is: see `git.py`.
+The verbs are carried out by the root of the guest, who alone can look at what they keep: current runs as
+`org`, a candidate as `cand`, and the models' commands as `job`. What comes from there is hostile, and taken
+in as that of a workspace is: see `git.py`.
 """
 
 from __future__ import annotations
@@ -26,12 +27,11 @@ from org.sandbox.vm.install import CURRENT
 MOST_FILE = 16 * 1024**2
 """Bytes of a file that a verb reads or writes on the host."""
 
-_ACCOUNT = "org"
-_HOME = f"/home/{_ACCOUNT}"
+_HOME = "/root"
 _FILES = ".cache/org-verbs"
 _PIDS = 2048
 _DONE_S = 120.0
-_ENV = {"HOME": _HOME, "USER": _ACCOUNT, "XDG_STATE_HOME": scripts.STATE}
+_ENV = {"HOME": _HOME, "XDG_STATE_HOME": scripts.STATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +67,15 @@ class ProgramThere:
     ) -> None:
         """Make that commit the main of the repository there; nothing is sent when it is."""
         async with self._channel() as channel:
-            if (known := await self._look(channel)) == main:
+            looked = await channel.exec(Command(["sh", "-c", scripts.LOOK, "sh", self.names.repository]))
+            _check("look for the program", looked)
+            if looked.head.decode(errors="replace").strip() == main:
                 return
-            if known is None:
-                await self._make()
             words = ["-c", "push.pushOption=", "push", "--progress", "--no-verify", "--no-follow-tags"]
             words += ["--no-signed", "--recurse-submodules=no", "--no-force-if-includes"]
             target = [f"+{main}:refs/heads/main"]
             script = ["sh", "-c", scripts.RECEIVE, "sh", self.names.repository]
             check_talked(await talk_in_time(repository, words, target, channel, script, Intake(), on_said))
-
-    async def _look(self, channel: Channel) -> str | None:
-        """The commit of main there, as the guest says; None when it has no place for programs yet."""
-        words = ["sh", "-c", scripts.LOOK, "sh", self.names.repository]
-        result = await channel.exec(Command(words))
-        _check("look for the program", result, (0, scripts.NO_PLACE))
-        return None if result.exit_code else result.head.decode(errors="replace").strip()
-
-    async def _make(self) -> None:
-        async with self._reach(Surroundings("/root", "root")) as channel:
-            result = await channel.exec(Command(["sh", "-c", scripts.MAKE, "sh", _ACCOUNT]))
-        _check("make a place for programs", result)
 
     async def trust(self, text: str) -> None:
         """Have what that `org.toml` says be started there: the person trusts it here."""
@@ -118,7 +106,7 @@ class ProgramThere:
             if any(job.name == self.names.job and job.code is None for job in await channel.jobs()):
                 return True
             before = await self._done(channel, scripts.BEFORE, (0, scripts.LOST))
-        there = Surroundings(_HOME, _ACCOUNT, _ENV, self._memory, _PIDS)
+        there = Surroundings(_HOME, "root", _ENV, self._memory, _PIDS)
         async with self._reach(there) as channel:
             await channel.detach(
                 self.names.job, ["sh", "-c", scripts.SUPERVISE, "sh", self.names.kept, CURRENT]
@@ -170,7 +158,7 @@ class ProgramThere:
     # -- how
 
     def _channel(self) -> AbstractAsyncContextManager[Channel]:
-        return self._reach(Surroundings(_HOME, _ACCOUNT, _ENV, self._memory // 2))
+        return self._reach(Surroundings(_HOME, "root", _ENV, self._memory // 2))
 
     async def _done(self, channel: Channel, script: str, fine: tuple[int, ...] = (0,)) -> int:
         words = ["sh", "-c", script, "sh", self.names.kept]
