@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import asdict
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
+from fitness_kit import parsed
 from org.errors import ConfigError
 from org.ops.fitness import anchor, guards, plot, report, sequential
 from org.ops.fitness.gates import passed
@@ -48,40 +48,6 @@ def verdict(word: str = "pass", pairs: int = 75, planned: int = 100, worse_by: f
         "superior": False,
         "anchor": "f" * 40,
     }
-
-
-class Reader(HTMLParser):
-    """What a browser would make of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
-def parsed(page: str) -> Reader:
-    reader = Reader()
-    reader.feed(page)
-    reader.close()
-    assert reader.open == []
-    return reader
 
 
 # -- the page

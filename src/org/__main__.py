@@ -31,6 +31,7 @@ VERBS = {
         "the next version of a program: edit it, commit it, see what it changes",
     ),
     "fitness": ("org.ops.cli.fitness", "judge the candidate: whether it may become main, and why"),
+    "compare": ("org.ops.cli.compare", "say the same to main and to the candidate"),
     "promote": ("org.ops.cli.promote", "make the candidate main, and what is served"),
     "rollback": ("org.ops.cli.rollback", "take back the newest promote"),
     "history": ("org.ops.cli.history", "what was promoted and rolled back"),

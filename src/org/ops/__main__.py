@@ -8,7 +8,10 @@ from importlib import import_module
 from org.errors import ExitCode, OrgError
 from org.ops import place
 
-VERBS = ("start", "stop", "status", "logs", "candidate", "promote", "rollback", "history", "recover")
+VERBS = (
+    *("start", "stop", "status", "logs"),
+    *("candidate", "fitness", "compare", "promote", "rollback", "history", "recover"),
+)
 
 
 def main(argv: list[str]) -> int:
