@@ -19,11 +19,14 @@ from playwright.async_api import Browser, Route, expect
 
 from command import Home, served
 from engine import Engine
+from org.chat.loop import Approval
+from org.compose import Opening
 from org.events import Joined, Posted
 from org.messages import EVERYONE, Message
-from org.ports import Turn
+from org.ports import Participant, Turn
 from page_kit import Actor, past, run, saying, speak, stage, tab
-from serve_kit import Process, ask, listening, site
+from room_kit import call, calling, participant, tool
+from serve_kit import Process, ask, listening, rooms_for, site
 
 ROOT = Path(__file__).parent.parent
 browsing = pytest.mark.browser
@@ -330,6 +333,28 @@ async def test_a_question_of_approval_is_answered_once(tmp_path: Path, browser: 
             await question.get_by_role("button", name="Deny").click()
             await expect(question).to_be_hidden()
     assert answers == [{"allow": False}]
+
+
+@browsing
+async def test_a_real_call_waits_for_whoever_answers_first(tmp_path: Path, browser: Browser) -> None:
+    def coders(opening: Opening) -> list[Participant]:
+        calls = calling(call("sh", cmd="rm -rf build"))
+        approval = Approval(opening.ask)
+        return [participant("coder", calls, "It is gone.", tools=[tool(policy="ask")], approval=approval)]
+
+    async with site(tmp_path, open_room=rooms_for(coders)) as running:
+        await running.ask("POST", "/rooms", {"id": "main"})
+        async with tab(browser, running.port, "main") as first, tab(browser, running.port) as second:
+            await first.say("clean up")
+            await expect(first.page.get_by_role("region", name="Approval")).to_be_visible()
+            await second.page.goto(f"{second.url}#/main")  # comes when it was asked already
+            questions = [made.page.get_by_role("region", name="Approval") for made in (first, second)]
+            for question in questions:
+                await expect(question.locator("pre")).to_have_text("rm -rf build")
+            await questions[1].get_by_role("button", name="Allow once").click()
+            for question in questions:
+                await expect(question).to_be_hidden()
+            await expect(first.log).to_contain_text("It is gone.")
 
 
 # -- long rooms
