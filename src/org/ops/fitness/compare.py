@@ -115,7 +115,7 @@ def _block(made: Made, width: int) -> list[str]:
     wrapped = [
         line
         for paragraph in map(_plain, said.splitlines())
-        for line in textwrap.wrap(paragraph, width, replace_whitespace=False, drop_whitespace=False) or [""]
+        for line in textwrap.wrap(paragraph, width, replace_whitespace=False) or [""]
     ]
     calls = [textwrap.shorten(f"→ {_plain(call)}", width, placeholder="…") for call in made.calls]
     return [f"{made.name} {made.commit[:12]}", _cost(made), "─" * width, *calls, *wrapped]
