@@ -80,6 +80,11 @@ def name() -> str:
     return "guest" if in_guest() else "host"
 
 
+def other_place() -> str:
+    """The end of a hint to who finds nothing here: it may be on the other side."""
+    return "; this is the machine, `--here` acts on your host" if in_guest() else ""
+
+
 # -- what a host says of itself
 
 

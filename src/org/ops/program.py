@@ -77,5 +77,6 @@ def require(program: Program) -> None:
     """Raises `UsageError` when nothing is kept of the program yet."""
     if not program.begun:
         raise UsageError(
-            f"nothing was begun with {program.checkout.folder} yet", "`org candidate edit` begins a candidate"
+            f"nothing was begun with {program.checkout.folder} yet",
+            "`org candidate edit` begins a candidate" + place.other_place(),
         )

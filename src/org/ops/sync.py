@@ -6,7 +6,7 @@ import os
 import shutil
 
 from org.errors import ConfigError, Conflict, EnvironmentProblem
-from org.ops import history, refs, settings
+from org.ops import history, place, refs, settings
 from org.ops.git import Git, GitFailed
 from org.ops.merges import merged
 from org.ops.program import Program
@@ -34,6 +34,8 @@ def begin(program: Program, git: Git) -> str:
     layout.source.write_bytes(os.fsencode(checkout.git))
     ours = checkout.add_remote(layout.repo)
     fresh.folder.rename(layout.repo)
+    if place.in_guest():  # where nobody works in that repository
+        return ""
     if ours:
         return f"{checkout.folder} has a new remote `{REMOTE}`: {layout.repo}"
     return f"{checkout.folder} has a remote `{REMOTE}` of its own; ours is {layout.repo}"

@@ -32,7 +32,7 @@ from org.wording import clean
 _SERVED_BY_A_SUPERVISOR = frozenset(
     {"start", "stop", "status", "fitness", "promote", "rollback", "recover", "compare"}
 )
-_MOVES_A_BRANCH = frozenset({"candidate", "promote", "rollback", "recover"})
+_TELLS_OF_BRANCHES = frozenset({"candidate", "promote", "rollback", "recover", "status", "history"})
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ async def _generation(call: Call) -> int:
     for path, name in carried.written.items():
         if code in (ExitCode.DONE, ExitCode.FAILED, ExitCode.INCONCLUSIVE):
             _write(path, await there.get(name))
-    if verb in _MOVES_A_BRANCH:
+    if verb in _TELLS_OF_BRANCHES:
         await there.deliver(repository)
     return code if code >= 0 else 128 - code
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from org.ops import candidate, program
+from org.ops import candidate, place, program
 from org.ops.cli.answer import Answer, Parser, add_json, give
 from org.ops.program import Program
 
@@ -49,7 +49,8 @@ def _here() -> Program:
 def _edit(here: Program, new: bool) -> Answer:
     opened = candidate.edit(here, new=new)
     folder = str(opened.folder)
-    notes = tuple(filter(None, (opened.note, f"{opened.branch} is yours to change, in")))
+    where = " in the machine (`org vm shell --root`)" if place.in_guest() else ""
+    notes = tuple(filter(None, (opened.note, f"{opened.branch} is yours to change{where}, in")))
     return Answer("editing", (folder,), notes, {"branch": opened.branch, "folder": folder})
 
 

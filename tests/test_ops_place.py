@@ -1,0 +1,153 @@
+"""Where the verbs of generations act: on a host with a machine, without one, and in a machine."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from generation_kit import site
+from ops_kit import Shop
+from org.cli.vm.generation import carried_by, names_of
+from org.errors import ExitCode, UsageError
+from org.ops import control, ours, place
+from test_ops_rescue import broken, run
+
+__all__ = ["broken"]
+
+
+@contextmanager
+def machine(shop: Shop, *, listens: bool = True) -> Iterator[None]:
+    """What a machine that is up looks like from outside; nobody answers in it."""
+    folder = Path(shop.env["XDG_STATE_HOME"], "org/machines/default")
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock, socket.socket(socket.AF_UNIX) as door:
+        lock.write(str(os.getpid()))
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if listens:
+            door.bind(str(folder / "ctl.sock"))
+        yield
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path / "user")
+
+
+def test_a_machine_that_is_up_is_where_they_act(shop: Shop) -> None:
+    with machine(shop):
+        for verb in (["status"], ["history", "--json"], ["candidate", "edit"]):
+            done = shop.org(*verb)
+            assert done.returncode == ExitCode.ENVIRONMENT
+            assert done.stderr.startswith("org: the machine `default` is not up: silent\n")
+
+
+def test_here_is_here_though_one_is_up(shop: Shop) -> None:
+    with machine(shop):
+        assert shop.org("candidate", "edit", "--here").returncode == 0
+        assert shop.org("history", "--here").stdout == "nothing was promoted yet\n"
+        assert shop.org("start", "--here", "current").returncode == ExitCode.USAGE  # it is not trusted
+
+
+def test_one_that_is_not_up_is_not_thought_of(shop: Shop) -> None:
+    with machine(shop, listens=False):
+        assert shop.org("candidate", "edit").returncode == 0
+    assert shop.org("history").stdout == "nothing was promoted yet\n"  # the lock is there, and nobody's
+
+
+@pytest.mark.parametrize("option", ["--foreground", "--systemd", "--tmux"])
+def test_what_is_of_this_host_alone_says_so(shop: Shop, option: str) -> None:
+    with machine(shop):
+        done = shop.org("start", "current", option)
+    assert done.returncode == ExitCode.USAGE
+    assert f"`{option}` is of this host" in done.stderr
+
+
+def test_words_that_are_off_are_said_without_the_machine(shop: Shop) -> None:
+    with machine(shop):
+        assert "invalid choice: 'both'" in shop.org("start", "both").stderr
+        assert shop.org("promote", "--help").returncode == 0
+
+
+def test_a_rescue_goes_without_the_machine(shop: Shop, broken: Path) -> None:
+    shop.change({"menu.txt": "poison\n"})
+    shop.promote()
+    with machine(shop):
+        assert "SyntaxError" in run(shop, broken, "-m", "org", "rollback").stderr
+        done = run(shop, broken, "-m", "org", "rollback", "--here")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shop.files() == {"menu.txt": "tea\n"}
+
+
+# -- in a machine
+
+
+@pytest.fixture
+def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(place, "_GUEST", tmp_path)
+
+
+def test_the_ports_are_those_that_a_machine_passes_on(guest: None) -> None:
+    assert place.ports((1, 2)) == (7001, 7002)
+
+
+def test_elsewhere_they_are_the_programs_own() -> None:
+    assert place.ports((1, 2)) == (1, 2)
+    assert (place.name(), place.other_place(), place.pull()) == ("host", "", "")
+    assert place.seen("http://127.0.0.1:7001") == "http://127.0.0.1:7001"
+
+
+def test_what_is_named_is_named_as_outside(monkeypatch: pytest.MonkeyPatch, guest: None, shop: Shop) -> None:
+    outside = {"ports": {"7001": 17001}, "files": {"/root/x": "/home/ada/page.html"}, "pull": "git merge"}
+    monkeypatch.setenv(place.OUTSIDE, json.dumps(outside))
+    assert place.seen("http://127.0.0.1:7001") == "http://127.0.0.1:17001"
+    assert place.seen("http://127.0.0.1:7002") == "http://127.0.0.1:7002"
+    assert (place.called("/root/x"), place.called("/root/y")) == ("/home/ada/page.html", "/root/y")
+    assert shop.program.pull == "git merge"
+
+
+def test_a_supervisor_that_is_kept_stays_when_nothing_is_served(tmp_path: Path) -> None:
+    with site(tmp_path) as one:
+        words = ours.words("org.ops.supervisor", str(one.layout.root), "--stay")
+        with subprocess.Popen(words, env=ours.environment(os.environ), stderr=subprocess.DEVNULL) as kept:
+            one.until(one.layout.supervisor_socket.exists)
+            assert one.status()["supervisor"]["pid"] == kept.pid
+            one.serve(1)
+            assert control.stop(one.layout, "current")
+            control.reexec(one.layout)
+            assert one.status()["supervisor"]["pid"] == kept.pid
+            kept.terminate()
+            assert kept.wait() == 0
+
+
+# -- what goes in and out
+
+
+def test_files_that_a_verb_names_are_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    carried = carried_by("fitness", ["--report", "page.html", "--tasks=my.toml", "--json"])
+    assert list(carried.read) == [tmp_path / "my.toml"]
+    assert list(carried.written) == [tmp_path / "page.html"]
+    for word, kind, suffix in zip(carried.words, ("tasks", "report"), (".toml", ".html"), strict=True):
+        assert word.startswith(f"--{kind}=/root/")
+        assert word.endswith(suffix)
+    assert carried_by("fitness", ["--json"]).words == []
+    assert carried_by("promote", ["--json"]).words == []
+    with pytest.raises(UsageError):
+        carried_by("fitness", ["--no-such"])
+
+
+def test_a_program_is_called_alike_on_both_sides(shop: Shop) -> None:
+    names = names_of(shop.program)
+    name = shop.layout.root.name
+    assert names.repository == f"/srv/org-programs/{name}.git"
+    assert names.kept.startswith(f"/srv/org-programs/org/programs/{name}-")
+    assert names.job == f"generations-{name}"
