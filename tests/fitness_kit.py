@@ -141,7 +141,7 @@ class Bakery(Shop):
         return self.judge(wish)
 
     def judge(self, wish: Wish = judge.USUAL) -> dict[str, Any]:
-        with _environment(self.env):
+        with environment(self.env):
             return judge.run(self.program, self.pinned(), wish)
 
     def pinned(self) -> Gate:
@@ -162,7 +162,7 @@ class Bakery(Shop):
 
 
 @contextmanager
-def _environment(env: Mapping[str, str]) -> Iterator[None]:
+def environment(env: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(env)
     try:

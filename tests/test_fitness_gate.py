@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import fitness_kit
 from fitness_kit import TASKS, Bakery
+from generation_kit import wait_for
 from org.errors import ConfigError, ExitCode, Inconclusive, OrgError
 from org.ops import candidate, verdicts
 from org.ops.fitness import inputs
@@ -233,3 +239,35 @@ def test_each_test_that_passes_with_current_has_to_pass(another: list[Bakery], t
 
 def test_the_kit_answers_what_it_is_asked() -> None:
     assert fitness_kit.answer("well", "double 21", 0) == "42"
+
+
+# -- when it is broken off
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_whatever_ends_it_nothing_runs_on(
+    another: list[Bakery], tmp_path: Path, number: signal.Signals
+) -> None:
+    another.append(Bakery(tmp_path))
+    bakery = another[0]
+    bakery.change({"mode": "slow"})
+    merge = bakery.pinned().merge
+    argv = [sys.executable, "-m", "org", "fitness"]
+    null = subprocess.DEVNULL
+    judging = subprocess.Popen(argv, cwd=bakery.checkout, env=bakery.env, stdout=null, stderr=null)
+    wait_for(lambda: verdicts.read(bakery.repo, merge) is not None)  # the first pair is asked
+    judging.send_signal(number)
+    assert judging.wait() != 0
+    wait_for(lambda: leftovers(bakery.layout) == [])
+    assert at_work(bakery) == []
+    done = bakery.org("promote")
+    assert (done.returncode, "it was interrupted" in done.stderr) == (ExitCode.INCONCLUSIVE, True)
+
+
+def at_work(bakery: Bakery) -> list[str]:
+    """What runs among the files of generations."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            found.append(os.readlink(process / "cwd"))
+    return [folder for folder in found if folder.startswith(str(bakery.layout.generations))]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops_kit import SETTINGS, Shop
-from org.ops.fitness import policy
+from org.ops.fitness import policy, rules
 from org.ops.fitness.policy import findings, is_protected
 
 
@@ -116,3 +116,13 @@ def test_names_that_drive_a_terminal_and_other_repositories(shop: Shop) -> None:
         'a name that cannot be shown: "a\\u001b[2Jb"',
         "another repository inside: inner",
     ]
+
+
+def test_what_rescues_org_is_protected() -> None:
+    """A candidate of org's own that breaks its rollback does not get as far as being started."""
+    root = Path(__file__).parent.parent
+    protected = rules.read((root / "org.toml").read_text(encoding="utf-8")).protected
+    rescue = [*(root / "src/org/ops").rglob("*.py"), root / "src/org/errors.py", root / "src/org/__main__.py"]
+    rescue += [*(root / "tests").glob("test_ops_*.py"), root / "org.toml", root / "fitness.toml"]
+    assert [path for path in rescue if not is_protected(str(path.relative_to(root)), protected)] == []
+    assert not is_protected("src/org/chat/room.py", protected)

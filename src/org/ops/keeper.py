@@ -245,7 +245,7 @@ class Keeper:
             data = b""
         if not data or len(self._heard) > MOST_LINE:
             self._leave()
-            if not self._told_to_go:  # nobody is left to say so, and the old one serves on
+            if not (self._told_to_go and self._plan.lasts):  # nobody is left to say so, or to want it
                 self._kill()
             return
         *lines, self._heard = (self._heard + data).split(b"\n")

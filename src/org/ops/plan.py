@@ -34,7 +34,8 @@ class Plan:
     """`argv` starts it in `folder`, the files of `commit`. `env` is what it is given of somebody's
     environment, `more` is added to that, and the contract to both. It says `nonce` when asked for its
     health. `limits` are by their names in `resource`; `uid` and `gid` are -1 for our own, and `shared` is why
-    a candidate has no other. `speaks` is whether it knows the contract itself."""
+    a candidate has no other. `speaks` is whether it knows the contract itself; `lasts` is whether it
+    outlives whoever started it."""
 
     colour: str
     commit: str
@@ -52,6 +53,7 @@ class Plan:
     gid: int = -1
     shared: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
+    lasts: bool = True
 
     def as_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

@@ -165,7 +165,8 @@ class Side:
         for folder in (place_of(self._program).root, self._place.root, self._place.run):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         given = environment(os.environ, "candidate")
-        self._plan = make_plan(self._place, "candidate", self.commit, self._folder, given)
+        plan = make_plan(self._place, "candidate", self.commit, self._folder, given)
+        self._plan = replace(plan, lasts=False)
         return self._plan
 
     async def _open(self, plan: Plan) -> None:
@@ -186,20 +187,22 @@ class Side:
             return ""
         assert self._plan is not None
         owner = self._plan.uid if self._plan.uid >= 0 else os.geteuid()
-        return _read_own(self.home / self._ask.token, owner)
+        return read_own(self.home / self._ask.token, owner)
 
 
-def _read_own(path: Path, owner: int) -> str:
+def read_own(path: Path, owner: int) -> str:
     """A small file of that user, or nothing: whoever made it may have linked it to somebody else's."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
-    with open(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != owner:
             return ""
-        text = file.read(_MOST_TOKEN).decode("ascii", "replace").strip()
+        text = os.read(fd, _MOST_TOKEN).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
     return text if text.isprintable() else ""
 
 

@@ -1,0 +1,93 @@
+"""Where generations are tried: how they begin and end, and whose token is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import generation_kit
+from fitness_kit import Bakery, environment
+from org.errors import EnvironmentProblem
+from org.ops import worktrees
+from org.ops.fitness import ask, gates
+from org.ops.fitness.arena import MOST_STARTS, Side, arena, place_of, read_own
+from org.ops.fitness.rules import Ask, Rules
+
+
+def side(bakery: Bakery, mode: str = "well") -> Side:
+    bakery.change({"mode": mode, "another": "1"})
+    merge = bakery.pinned().merge
+    with bakery.program.hold("test") as git:
+        folder = worktrees.ensure(bakery.layout, git, merge)
+    return Side(bakery.layout, "candidate", merge, folder, Ask())
+
+
+async def test_one_that_ends_by_itself_is_started_again_some_times(tmp_path: Path) -> None:
+    bakery = Bakery(tmp_path)
+    tried = side(bakery, "crash")
+    with environment(bakery.env):
+        async with arena(bakery.layout):
+            await tried.start()
+            for crash in range(1, MOST_STARTS + 1):
+                reply = ask.put(tried.door, "double 2", seed=1, seconds=20)
+                assert reply.kind == "broken"
+                await tried.gone()
+                assert await tried.revive() == (crash < MOST_STARTS)
+            assert tried.crashes == MOST_STARTS
+            assert not await tried.revive()
+            await tried.stop()
+
+
+async def test_what_is_left_of_it_is_removed(tmp_path: Path) -> None:
+    bakery = Bakery(tmp_path)
+    tried = side(bakery)
+    with environment(bakery.env):
+        async with arena(bakery.layout):
+            await tried.start()
+            (tried.home / "kept").write_text("something")
+            assert list(place_of(bakery.layout).root.glob("*/run/*.keeper"))
+            pid = (await tried.health())["pid"]
+            assert isinstance(pid, int)
+        assert not generation_kit.alive(pid)
+        assert not tried.home.exists()
+        await tried.stop()
+
+
+async def test_its_last_words_are_told(tmp_path: Path) -> None:
+    bakery = Bakery(tmp_path)
+    tried = side(bakery, "dead")
+    with environment(bakery.env):
+        async with arena(bakery.layout):
+            with pytest.raises(EnvironmentProblem) as caught:
+                await tried.start()
+            await tried.stop()
+    assert "the oven is cold" in caught.value.hint
+
+
+async def test_a_drain_is_rehearsed(tmp_path: Path) -> None:
+    bakery = Bakery(tmp_path)
+    tried = side(bakery)
+    with environment(bakery.env):
+        async with arena(bakery.layout):
+            await tried.start()
+            found = await gates.rehearse(tried)
+            assert found.passed, found
+            await tried.start()  # and again
+            assert (await gates.probe(tried, tried, Rules(), "/health")).passed
+            await tried.stop()
+
+
+def test_a_token_is_its_own_or_none(tmp_path: Path) -> None:
+    own = tmp_path / "token"
+    own.write_text(" secret\n")
+    assert read_own(own, os.geteuid()) == "secret"
+    assert read_own(own, os.geteuid() + 1) == ""  # somebody else's, to which it may have linked
+    assert read_own(tmp_path / "missing", os.geteuid()) == ""
+    assert read_own(tmp_path, os.geteuid()) == ""
+    os.mkfifo(tmp_path / "pipe")
+    assert read_own(tmp_path / "pipe", os.geteuid()) == ""
+    own.write_text("two\nlines: header injection")
+    assert read_own(own, os.geteuid()) == ""
+    assert len(read_own(Path("/dev/zero"), 0)) == 0
