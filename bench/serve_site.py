@@ -25,7 +25,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from org.chat.room import Room
-from org.compose import Opening, Servers, Session, rooms_of
+from org.compose.opening import Opening
+from org.compose.rooms import rooms_of
+from org.compose.servers import Servers
+from org.compose.session import Session
 from org.config import Settings, load
 from org.events import Event, Posted, Stopped
 from org.journal import RoomJournal, room_folder

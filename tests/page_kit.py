@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from playwright.async_api import Browser, ConsoleMessage, Error, Locator, Page, async_playwright, expect
 
 from org.chat.room import Schedule
-from org.compose import rooms_of
+from org.compose.rooms import rooms_of
 from org.events import CallFinished, CallStarted, Committed, Delta, Joined
 from org.journal import RoomJournal, room_folder
 from org.ports import Turn

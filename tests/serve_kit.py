@@ -21,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from org.chat.room import Room
-from org.compose import Opening, Servers, Session, rooms_of
+from org.compose.opening import Opening
+from org.compose.rooms import rooms_of
+from org.compose.servers import Servers
+from org.compose.session import Session
 from org.config import Settings, load
 from org.errors import UsageError
 from org.events import Joined

@@ -105,7 +105,7 @@ def test_a_server_that_refuses(desk: Desk) -> None:
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("org.compose.ANSWER_PROBE_S", 0.05)
+    monkeypatch.setattr("org.compose.servers.ANSWER_PROBE_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         said = desk.org("models", "--base", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
     assert said.code == ExitCode.ENVIRONMENT

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from org.chat.participant import ModelParticipant
-from org.compose import UNKNOWN_CONTEXT, Opening, Servers, Session, open_session
+from org.compose.opening import Opening
+from org.compose.rooms import open_session
+from org.compose.servers import UNKNOWN_CONTEXT, Servers
+from org.compose.session import Session
 from org.config import Settings, load
 from org.errors import EnvironmentProblem, UsageError
 from org.llm.scripted import scripted_model
@@ -205,7 +208,7 @@ async def test_another_model_has_its_own_context(settings: LoadSettings) -> None
 async def test_a_server_that_stalls_does_not_keep_a_room_shut(
     settings: LoadSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("org.compose.CONTEXT_PROBE_S", 0.05)
+    monkeypatch.setattr("org.compose.servers.CONTEXT_PROBE_S", 0.05)
     async with ollama() as server:
         server.stalled = True
         loaded = settings(TWO.replace('other"', 'other"\nmodel = "n"'), model="m", base=server.url)

@@ -20,7 +20,7 @@ from playwright.async_api import Browser, Route, expect
 from command import Home, served
 from engine import Engine
 from org.chat.loop import Approval
-from org.compose import Opening
+from org.compose.opening import Opening
 from org.events import Joined, Posted
 from org.messages import EVERYONE, Message
 from org.ports import Participant, Turn

@@ -12,7 +12,7 @@ import pytest
 from cli_kit import models_server
 from org.chat.loop import Approval
 from org.chat.participant import ModelParticipant
-from org.compose import Opening
+from org.compose.opening import Opening
 from org.ports import Participant
 from org.serve import acts
 from room_kit import Model, model_of, participant, tool

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from org.chat.loop import Approval
-from org.compose import Opening
+from org.compose.opening import Opening
 from org.errors import Denied
 from org.events import Asked, Event, Stopped
 from org.ports import Participant

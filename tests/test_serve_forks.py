@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from org.chat.participant import ModelParticipant
-from org.compose import Opening, Session
+from org.compose.opening import Opening
+from org.compose.session import Session
 from org.config import Member, Settings
 from org.errors import EnvironmentProblem, UsageError
 from org.messages import Audience

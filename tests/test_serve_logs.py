@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from org.chat.room import Room
-from org.compose import Opening
+from org.compose.opening import Opening
 from org.events import CallFinished, Event, Stepped, Stopped, TurnEnded
 from org.messages import Usage
 from org.serve.forks import Forks

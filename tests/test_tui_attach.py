@@ -12,7 +12,7 @@ import pytest
 
 from org.chat.loop import Approval
 from org.commands import COMMANDS
-from org.compose import Opening
+from org.compose.opening import Opening
 from org.errors import EnvironmentProblem, UsageError
 from org.events import CallFinished, Posted, Stopped
 from org.ports import Participant

@@ -17,7 +17,7 @@ from cli_kit import models_server
 from engine import Engine
 from guest import image
 from machine_kit import MEMORY, UP_S, Owner, processes_of, until
-from org.compose import choose_place
+from org.compose.places import choose_place
 from org.errors import EnvironmentProblem, ExitCode, SandboxGone, UsageError
 from org.ports import Command
 from org.sandbox.proof.machine import prove_machine

@@ -11,7 +11,9 @@ from typing import Any
 from textual.pilot import Pilot
 
 from org.chat.room import Limits, Room, Schedule
-from org.compose import Opening, Servers, Session
+from org.compose.opening import Opening
+from org.compose.servers import Servers
+from org.compose.session import Session
 from org.config import load
 from org.events import Committed
 from org.ports import Participant

@@ -11,7 +11,7 @@ from typing import Any
 from org.chat.exchange import Limits
 from org.chat.participant import ModelParticipant
 from org.chat.state import State
-from org.compose import Session
+from org.compose.session import Session
 from org.config import parse_with
 from org.errors import SandboxGone, UsageError
 from org.events import CallFinished, Committed, Stepped

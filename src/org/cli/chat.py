@@ -22,7 +22,9 @@ from org.cli.style import Style
 from org.cli.terminal import Asking as PlainAsking
 from org.cli.terminal import print_json
 from org.commands import COMMANDS, Quit, command
-from org.compose import Opening, Session, open_session, rooms_of
+from org.compose.opening import Opening
+from org.compose.rooms import open_session, rooms_of
+from org.compose.session import Session
 from org.config import Settings
 from org.errors import ExitCode, OrgError, UsageError
 from org.events import Stopped

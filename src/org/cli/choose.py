@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import sys
 
-from org.compose import list_models
+from org.compose.servers import list_models
 from org.config import Settings
 from org.errors import EnvironmentProblem, OrgError, ServerUnreachable, UsageError
 from org.wording import clean

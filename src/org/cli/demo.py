@@ -16,7 +16,9 @@ from org.cli.options import Parser
 from org.cli.render import Plain
 from org.cli.run import exit_code
 from org.cli.style import Style
-from org.compose import Opening, Session, open_session
+from org.compose.opening import Opening
+from org.compose.rooms import open_session
+from org.compose.session import Session
 from org.config import DEFAULT_ROSTER, Settings, load
 from org.errors import ExitCode
 from org.llm.demo_scripts import demo_scripts

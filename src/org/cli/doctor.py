@@ -25,7 +25,8 @@ from org.cli.options import Parser
 from org.cli.style import Style
 from org.cli.walls import as_json as walls_as_json
 from org.cli.walls import as_lines
-from org.compose import Servers, choose_place, list_models
+from org.compose.places import choose_place
+from org.compose.servers import Servers, list_models
 from org.config import Settings, is_loopback, load
 from org.errors import EnvironmentProblem, ExitCode, ModelError, ServerUnreachable
 from org.sandbox.limits import Limits

@@ -19,7 +19,9 @@ from org.cli.options import Parser, add_room_options, settings_from
 from org.cli.render import Plain
 from org.cli.style import Style
 from org.cli.terminal import Asking, print_json
-from org.compose import Opening, Session, open_session
+from org.compose.opening import Opening
+from org.compose.rooms import open_session
+from org.compose.session import Session
 from org.config import Settings
 from org.errors import ExitCode, OrgError, UsageError
 from org.events import Event, Invited, Posted, Stopped, StopReason

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from org.cli.choose import choose_model
 from org.cli.options import Parser, add_room_options, settings_from
-from org.compose import Opening, Session, open_session, rooms_of
+from org.compose.opening import Opening
+from org.compose.rooms import open_session, rooms_of
+from org.compose.session import Session
 from org.config import Settings
 from org.errors import ExitCode, OrgError, UsageError
 from org.journal import room_folder

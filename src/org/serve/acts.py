@@ -11,7 +11,8 @@ from starlette.routing import BaseRoute, Route
 
 from org.chat.participant import ModelParticipant
 from org.commands import LIMITS
-from org.compose import list_models, rooms_of
+from org.compose.rooms import rooms_of
+from org.compose.servers import list_models
 from org.events import Notice, Undone
 from org.journal import INDEX, search
 from org.ports import Turn

@@ -17,7 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 from org.chat.participant import Sampling
-from org.compose import Opening, Servers, Session, choose_place, enter_room
+from org.compose.opening import Opening
+from org.compose.places import choose_place
+from org.compose.rooms import enter_room
+from org.compose.servers import Servers
+from org.compose.session import Session
 from org.config import Member, Settings
 from org.errors import EnvironmentProblem
 from org.events import Event, Joined

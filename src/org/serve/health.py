@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from org import __version__
-from org.compose import list_models
+from org.compose.servers import list_models
 from org.config import Settings
 from org.errors import ModelError, ServerUnreachable
 

@@ -13,7 +13,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from typing import TypeAlias
 
-from org.compose import Opening, Session, rooms_of
+from org.compose.opening import Opening
+from org.compose.rooms import rooms_of
+from org.compose.session import Session
 from org.config import Member, Settings
 from org.errors import Busy, UsageError
 from org.journal import RoomInfo, holder, list_rooms, room_folder
@@ -29,7 +31,7 @@ MAX_LOOKED_AT = 64
 """Rooms whose journals are kept in memory without being open or read by anybody."""
 
 OpenRoom: TypeAlias = Callable[[Settings, Opening], AbstractAsyncContextManager[Session]]
-"""What opens a room: `org.compose.open_session`, or a test's own."""
+"""What opens a room: `org.compose.rooms.open_session`, or a test's own."""
 
 
 class Hub:

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
-from org.compose import Opening
+from org.compose.opening import Opening
 from org.config import Settings
 from org.events import Event
 from org.serve import drain

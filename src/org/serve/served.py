@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from org.chat.ledger import Ledger
 from org.chat.room import Room
 from org.chat.state import State
-from org.compose import Session
+from org.compose.session import Session
 from org.errors import OrgError
 from org.events import Committed, Event, Notice, Posted, Stepped, Stopped
 from org.journal import read_events

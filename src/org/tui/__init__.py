@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from org.compose import Session
+from org.compose.session import Session
 from org.config import Settings
 from org.tooling import ToolCall
 

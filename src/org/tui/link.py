@@ -9,7 +9,7 @@ from pathlib import Path
 from org.chat.exchange import Limits
 from org.chat.state import State
 from org.commands import COMMANDS, command
-from org.compose import Session
+from org.compose.session import Session
 from org.events import Committed, Event
 
 Observer = Callable[[Event], None]

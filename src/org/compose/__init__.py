@@ -1,0 +1,1 @@
+"""From settings to a room: the only place that picks classes."""
