@@ -162,8 +162,9 @@ class Side:
     def _planned(self) -> Plan:
         """As a candidate is started, in a place of its own."""
         account_of_candidate(self._program, self._folder)  # opens the way to the files
-        for folder in (place_of(self._program).root, self._place.root, self._place.run):
-            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._place.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.geteuid() == 0:  # whoever it runs as has to get to its home
+            place_of(self._program).root.chmod(0o711)
         given = environment(os.environ, "candidate")
         plan = make_plan(self._place, "candidate", self.commit, self._folder, given)
         self._plan = replace(plan, lasts=False)

@@ -20,6 +20,7 @@ from org.ops.fitness.pairs import Answering, Match, Outcome, Progress, play
 from org.ops.listener import HOST
 
 _FORWARD_S = 3600.0
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ async def spoiling(side: Answering) -> AsyncIterator[Answering]:
     """A side that answers as another does, but for every second answer, of which nothing is left."""
     server = _Proxy((HOST, 0), _Spoiler)
     server.side = side
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), daemon=True)
     thread.start()
     try:
         yield _Spoilt(side, server.server_address[1])
