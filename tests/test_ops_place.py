@@ -17,7 +17,9 @@ from generation_kit import site
 from ops_kit import Shop
 from org.cli.vm.generation import carried_by, names_of
 from org.errors import ExitCode, UsageError
-from org.ops import control, ours, place
+from org.ops import control, family, ours, place
+from org.ops.layout import Layout
+from org.ops.planning import make_plan
 from test_ops_rescue import broken, run
 
 __all__ = ["broken"]
@@ -97,6 +99,26 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_the_ports_are_those_that_a_machine_passes_on(guest: None) -> None:
     assert place.ports((1, 2)) == (7001, 7002)
+
+
+def test_generations_run_as_users_of_the_machine(
+    guest: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    us = family.Account(os.getuid(), os.getgid(), "/home/org")
+    monkeypatch.setattr(
+        family, "account_for", lambda paths, name: (us, "") if name == "org" else (None, "no")
+    )
+    layout = Layout(tmp_path / "program")
+    folder = layout.worktree("c0ffee")
+    folder.mkdir(parents=True)
+    (folder / "org.toml").write_text('[generation]\nstart = "shop"\ncontract = 1\n')
+    current = make_plan(layout, "current", "c0ffee", folder, {})
+    assert (current.uid, current.more) == (
+        us.uid,
+        {"HOME": "/home/org", "XDG_STATE_HOME": "/home/org/.local/state"},
+    )
+    candidate = make_plan(layout, "candidate", "c0ffee", folder, {})
+    assert (candidate.uid, candidate.shared, candidate.more["ORG_SANDBOX"]) == (-1, "no", "local")
 
 
 def test_elsewhere_they_are_the_programs_own() -> None:

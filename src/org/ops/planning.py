@@ -33,6 +33,8 @@ def make_plan(layout: Layout, colour: Colour, commit: str, folder: Path, env: Ma
         account, shared = account_of_candidate(layout, folder)
         limits = family.limits_for(account)
         more |= _home(layout, account)
+        if place.in_guest():
+            more["ORG_SANDBOX"] = "local"  # the machine is one, and its agent starts nothing for a candidate
     return Plan(
         colour=colour,
         commit=commit,
