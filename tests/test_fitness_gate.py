@@ -18,7 +18,7 @@ import fitness_kit
 from fitness_kit import TASKS, Bakery
 from generation_kit import wait_for
 from org.errors import ConfigError, ExitCode, Inconclusive, OrgError
-from org.ops import candidate, verdicts
+from org.ops import candidate, verdicts, worktrees
 from org.ops.fitness import inputs
 from org.ops.fitness.arena import place_of
 from org.ops.fitness.case import Wish
@@ -65,6 +65,14 @@ def test_what_becomes_of_a_candidate(bakery: Bakery, mode: str, verdict: str, wh
     assert re.search(why, found["why"]), found["why"]
     assert json.loads(verdicts.canonical(found)) == json.loads(json.dumps(found))
     assert leftovers(bakery.layout) == []
+
+
+def test_the_files_of_candidates_do_not_pile_up(bakery: Bakery) -> None:
+    for number in range(4):
+        bakery.judged(f"well #{number}")
+    folders = [path for path in bakery.layout.generations.iterdir() if not path.name.startswith(".")]
+    assert bakery.main in [path.name for path in folders]
+    assert len(folders) <= worktrees.KEPT + 1
 
 
 def test_a_verdict_names_all_that_it_depends_on(bakery: Bakery) -> None:

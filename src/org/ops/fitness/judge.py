@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import ConfigError, EnvironmentProblem, Inconclusive
-from org.ops import files, worktrees
+from org.ops import control, files, worktrees
 from org.ops.fitness import case as cases
 from org.ops.fitness import gates, guards, inputs, pairs, selftest, sequential
 from org.ops.fitness.arena import Side, arena, place_of
@@ -56,6 +56,7 @@ def run(program: Program, gate: Gate, wish: Wish = USUAL, progress: Progress | N
         trial = Trial(secrets.randbits(32), [files_of])
         if not case.wrong:
             asyncio.run(_try(program, case, wish, trial, progress or Progress()))
+        _tidy(program, gate)
         return _verdict(case, trial)
 
 
@@ -73,6 +74,14 @@ def self_test(program: Program, wish: Wish, progress: Progress) -> tuple[Inputs,
                 return await _self_test(layout, read, folder, wish, current, progress)
 
         return read, asyncio.run(test())
+
+
+def _tidy(program: Program, gate: Gate) -> None:
+    """Each candidate leaves a folder of files behind; those that may be served again stay."""
+    served = control.status(program.layout)
+    before = [served[colour]["previous"] for colour in ("current", "candidate") if served.get(colour)]
+    with cases.patiently(program, "fitness"):
+        worktrees.prune(program.layout, (gate.main, gate.merge, *before))
 
 
 # -- what is tried, in its order
