@@ -46,10 +46,14 @@ def shop(tmp_path: Path) -> Shop:
 
 def test_a_machine_that_is_up_is_where_they_act(shop: Shop) -> None:
     with machine(shop):
-        for verb in (["status"], ["history", "--json"], ["candidate", "edit"]):
+        for verb in (["status"], ["logs", "-f"], ["candidate", "edit"]):
             done = shop.org(*verb)
             assert done.returncode == ExitCode.ENVIRONMENT
             assert done.stderr.startswith("org: the machine `default` is not up: silent\n")
+        done = shop.org("history", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["code"], told["reason"]) == (7, 7, "environment")
+    assert (told["message"], done.stderr) == ("the machine `default` is not up: silent", "")
 
 
 def test_here_is_here_though_one_is_up(shop: Shop) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from org.cli.vm.shown import steps_shown
 from org.cli.vm.verb import Call, Verb
-from org.errors import EnvironmentProblem, ExitCode, SandboxGone
+from org.errors import EnvironmentProblem, ExitCode, OrgError, SandboxGone
 from org.ops import place, program, settings, trust
 from org.ops.cli import fitness
+from org.ops.cli.answer import give_error
 from org.ops.git import Git
 from org.ops.layout import Layout
 from org.ops.program import Program
@@ -56,6 +57,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 async def _generation(call: Call) -> int:
+    try:
+        return await _carry_out(call)
+    except OrgError as error:
+        if "--json" not in call.args.words:
+            raise
+        return give_error(error)
+
+
+async def _carry_out(call: Call) -> int:
     verb, words = call.args.generation_verb, [word for word in call.args.words if word != "--here"]
     here = program.find(Path(), os.environ)
     main = here.checkout.main()
@@ -80,8 +90,17 @@ async def _generation(call: Call) -> int:
         if code in (ExitCode.DONE, ExitCode.FAILED, ExitCode.INCONCLUSIVE):
             _write(path, await there.get(name))
     if verb in _TELLS_OF_BRANCHES:
-        await there.deliver(repository)
+        await _deliver(there, repository)
     return code if code >= 0 else 128 - code
+
+
+async def _deliver(there: ProgramThere, repository: Repository) -> None:
+    """Bring the branches here. When that fails, what the verb did is done all the same."""
+    try:
+        await there.deliver(repository)
+    except OrgError as error:
+        print(f"org: `org/main` is not up to date here: {error.message}", file=sys.stderr)
+        print("     `org status` brings it again", file=sys.stderr)
 
 
 async def _prepare(

@@ -49,10 +49,7 @@ def give(as_json: bool, act: Callable[[], Answer]) -> int:
     except OrgError as error:
         if not as_json:
             raise
-        code = ExitCode(error.exit_code)
-        files = {"files": list(error.files)} if isinstance(error, Conflict) else {}
-        _print_json(code, code.name.lower(), {"message": error.message, "hint": error.hint, **files})
-        return code
+        return give_error(error)
     if as_json:
         _print_json(answer.code, answer.reason, answer.details)
         return answer.code
@@ -61,6 +58,14 @@ def give(as_json: bool, act: Callable[[], Answer]) -> int:
     for line in answer.lines:
         print(line)
     return answer.code
+
+
+def give_error(error: OrgError) -> int:
+    """Say an expected error as a JSON object; gives the exit code."""
+    code = ExitCode(error.exit_code)
+    files = {"files": list(error.files)} if isinstance(error, Conflict) else {}
+    _print_json(code, code.name.lower(), {"message": error.message, "hint": error.hint, **files})
+    return code
 
 
 def _print_json(code: ExitCode, reason: str, details: Mapping[str, object]) -> None:
