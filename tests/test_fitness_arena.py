@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 import generation_kit
 from fitness_kit import Bakery, environment
+from ops_kit import Shop
 from org.errors import EnvironmentProblem
 from org.ops import worktrees
 from org.ops.fitness import ask, gates
@@ -91,3 +94,51 @@ def test_a_token_is_its_own_or_none(tmp_path: Path) -> None:
     own.write_text("two\nlines: header injection")
     assert read_own(own, os.geteuid()) == ""
     assert len(read_own(Path("/dev/zero"), 0)) == 0
+
+
+# -- programs that speak the contract
+
+
+class Served(Shop):
+    """The kit of generations: what a mode does is said there."""
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        super().__init__(folder)
+        start = json.dumps([sys.executable, generation_kit.__file__, mode])
+        self.save(mode, {"org.toml": f"[generation]\nstart = {start}\ncontract = 1\ndrain_timeout = 3\n"})
+        self.edit({"x": "1"})
+
+    def side(self) -> Side:
+        with self.program.hold("test") as git:
+            folder = worktrees.ensure(self.layout, git, self.main)
+        return Side(self.layout, "candidate", self.main, folder, Ask("/stream"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("well", "drained in "),
+        ("deaf", "it does not say that it drains; it does not end by itself: SIGKILL"),
+        ("daemon", "drained in "),  # what it left is gone too
+    ],
+)
+async def test_a_stream_outlasts_the_order_to_drain(tmp_path: Path, mode: str, said: str) -> None:
+    shop = Served(tmp_path, mode)
+    tried = shop.side()
+    with environment(shop.env):
+        async with arena(shop.layout):
+            await tried.start()
+            assert (await tried.health())["commit"] == shop.main
+            found = await gates.rehearse(tried)
+            await tried.stop()
+    assert (found.passed, found.about[: len(said)]) == (mode != "deaf", said)
+
+
+async def test_who_names_another_commit_does_not_start(tmp_path: Path) -> None:
+    shop = Served(tmp_path, "wrong")
+    tried = shop.side()
+    with environment(shop.env):
+        async with arena(shop.layout):
+            with pytest.raises(EnvironmentProblem, match="says that it is 'another'"):
+                await tried.start()
+            await tried.stop()

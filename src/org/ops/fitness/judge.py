@@ -108,7 +108,7 @@ async def _gates(
     try:
         await side.start()
         trial.shared = side.shared
-        found.append(await gates.rehearse(side))
+        found.append(await _rehearsed(current, side))
         await side.start()
     except (EnvironmentProblem, ConfigError) as error:
         said = error.hint.splitlines()[-1] if error.hint else ""
@@ -121,6 +121,16 @@ async def _gates(
         ours = Side(layout, "current-tests", read.main, case.current, read.rules.ask)
         theirs = Side(layout, "candidate-tests", case.gate.merge, case.candidate, read.rules.ask)
         found.append(await gates.test(ours, theirs, read.rules))
+
+
+async def _rehearsed(current: Side, side: Side) -> Finding:
+    """What current cannot do here either, on a model server that is too slow for it, is not asked for."""
+    found = await gates.rehearse(side)
+    if found.passed:
+        return found
+    ours = await gates.rehearse(current)
+    await _start(current)
+    return found if ours.passed else Finding("drain", True, f"no worse than current: {ours.about}")
 
 
 async def _compare(
@@ -157,11 +167,16 @@ async def _served(layout: Layout, name: str, read: Inputs, folder: Path) -> Asyn
     async with AsyncExitStack() as stack:
         side = Side(layout, name, read.main, folder, read.rules.ask)
         stack.push_async_callback(side.stop)
-        try:
-            await side.start()
-        except EnvironmentProblem as error:
-            raise Inconclusive(f"current does not start here: {error.message}", error.hint) from None
+        await _start(side)
         yield side
+
+
+async def _start(side: Side) -> None:
+    """Start main. Raises `Inconclusive`."""
+    try:
+        await side.start()
+    except EnvironmentProblem as error:
+        raise Inconclusive(f"current does not start here: {error.message}", error.hint) from None
 
 
 def _match(read: Inputs, wish: Wish, seed: int, attempt: int = 1, anchor: Any = None) -> Match:
