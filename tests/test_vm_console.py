@@ -62,4 +62,10 @@ def test_last_words_are_one_line_that_can_be_shown(said: list[bytes]) -> None:
             console.add(data)
     words = console.last_words()
     assert words == "" or words.startswith("; its last words: ")
-    assert words.isprintable() and len(words) <= 4200
+    assert words.isprintable() and len(words) <= 2020
+
+
+def test_why_a_kernel_panicked_is_what_is_told(tmp_path: Path) -> None:
+    console = Console(tmp_path / "console")
+    console.add(b"[ 1.0] usual\n[ 8.3] Kernel panic - not syncing: why\n" + b"[ 8.4] R10: 0 R11: 0\n" * 300)
+    assert console.last_words() == "; its last words: [ 8.3] Kernel panic - not syncing: why"

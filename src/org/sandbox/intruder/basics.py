@@ -17,7 +17,8 @@ Finding = tuple[str, str] | tuple[str, str, str]
 Kind = Callable[[Given], Finding]
 
 HELD, FELL, UNKNOWN = "held", "fell", "unknown"
-_MOST_S = 15.0
+MOST_S = 15.0
+"""How long an attempt may take."""
 
 
 def refused(attempts: Mapping[str, Callable[[], object]]) -> Finding:
@@ -56,22 +57,25 @@ class _Going:
 
 
 def make(
-    attempts: Sequence[tuple[str, str, Given]], kinds: Mapping[str, Kind], at_once: int
+    attempts: Sequence[tuple[str, str, Given]],
+    kinds: Mapping[str, Kind],
+    at_once: int,
+    most_s: float = MOST_S,
 ) -> dict[str, dict[str, Any]]:
     """What came of each attempt (name, kind, what it is given), each in a process of its own, so that
-    one that is killed costs only itself."""
+    one that is killed costs only itself; after `most_s` it is killed."""
     waiting, going, found = list(attempts), dict[int, _Going](), {}
     while waiting or going:
         while waiting and len(going) < at_once:
             name, kind, given = waiting.pop(0)
             reading, one = _start(name, kinds[kind], given, going)
             going[reading] = one
-        for reading in _ready(going):
+        for reading in _ready(going, most_s):
             one = going[reading]
-            data = os.read(reading, 65_536) if time.monotonic() < one.begun + _MOST_S else b""
+            data = os.read(reading, 65_536) if time.monotonic() < one.begun + most_s else b""
             one.said += data
             if not data:
-                found[one.name] = _end(reading, going.pop(reading))
+                found[one.name] = _end(reading, going.pop(reading), most_s)
     return found
 
 
@@ -91,23 +95,23 @@ def _start(name: str, kind: Kind, given: Given, going: Mapping[int, _Going]) -> 
     return reading, _Going(name, pid, begun)
 
 
-def _ready(going: Mapping[int, _Going]) -> list[int]:
+def _ready(going: Mapping[int, _Going], most_s: float) -> list[int]:
     """Those that said something, or have had their time."""
-    first = min(one.begun for one in going.values()) + _MOST_S
+    first = min(one.begun for one in going.values()) + most_s
     ready, _, _ = select.select(list(going), [], [], max(0.0, first - time.monotonic()))
-    return ready or [fd for fd, one in going.items() if time.monotonic() >= one.begun + _MOST_S]
+    return ready or [fd for fd, one in going.items() if time.monotonic() >= one.begun + most_s]
 
 
-def _end(reading: int, one: _Going) -> dict[str, Any]:
+def _end(reading: int, one: _Going, most_s: float) -> dict[str, Any]:
     os.close(reading)
     seconds = time.monotonic() - one.begun
-    if seconds >= _MOST_S:
+    if seconds >= most_s:
         os.kill(one.pid, signal.SIGKILL)
     _, status = os.waitpid(one.pid, 0)
     if one.said and status == 0:
         outcome, detail, *seen = json.loads(one.said)
-    elif seconds >= _MOST_S:
-        outcome, detail, seen = UNKNOWN, f"no end within {_MOST_S:g} s", []
+    elif seconds >= most_s:
+        outcome, detail, seen = UNKNOWN, f"no end within {most_s:g} s", []
     else:
         code = os.waitstatus_to_exitcode(status)
         outcome, detail, seen = UNKNOWN, f"the attempt itself failed (exit code {code})", []

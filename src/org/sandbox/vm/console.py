@@ -10,7 +10,9 @@ MOST = 1_048_576
 """Bytes that are kept on the disk at most, in two files."""
 
 _READ = 65_536
-_LAST_WORDS = 4096
+_LAST_WORDS = 16_384  # after a panic the kernel goes on for some thousand
+_MOST_SHOWN = 2000
+_PANIC = "Kernel panic"
 
 
 class Console:
@@ -38,9 +40,11 @@ class Console:
                 self._size += file.write(data)
 
     def last_words(self) -> str:
-        """Of a guest that is not trusted: on one line, printable; empty when there are none."""
+        """Of a guest that is not trusted: on one line, printable; empty when there are none. Of a kernel
+        that panicked, why."""
         lines = [line.strip() for line in self._end.decode(errors="replace").splitlines() if line.strip()]
-        shown = "".join(char if char.isprintable() else "?" for char in " | ".join(lines[-6:]))
+        telling = [line for line in lines if _PANIC in line][-1:] or lines[-6:]
+        shown = "".join(char if char.isprintable() else "?" for char in " | ".join(telling)[-_MOST_SHOWN:])
         return f"; its last words: {shown}" if shown else ""
 
 

@@ -16,6 +16,7 @@ from org.sandbox.vm.qemu import MachineSpec
 from org.sandbox.vm.tied import tied
 
 _READ = 65_536
+_HEARD_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,16 @@ class Hypervisor:
     qmp: qmp.Qmp
     console: Console
     walls: tuple[str, ...]
+    _hearing: asyncio.Task[None]
 
-    def ended(self) -> SandboxGone:
+    async def ended(self) -> SandboxGone:
         """What is to be raised when it ended by itself."""
-        return SandboxGone(f"the machine ended (QEMU: {self.process.returncode}){self.console.last_words()}")
+        return SandboxGone(f"the machine ended (QEMU: {self.process.returncode}){await self.last_words()}")
+
+    async def last_words(self) -> str:
+        """Those of the guest's console; when it ends just now, with what it says at its very end."""
+        await asyncio.wait([self._hearing], timeout=_HEARD_S)
+        return self.console.last_words()
 
 
 @asynccontextmanager
@@ -56,19 +63,17 @@ async def running(
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    keeping = [
-        asyncio.create_task(said.keep(process.stdout)),
-        asyncio.create_task(_logged(process.stderr, log)),
-    ]
+    hearing = asyncio.create_task(said.keep(process.stdout))
+    logging = asyncio.create_task(_logged(process.stderr, log))
     try:
         async with qmp.connect(Path(spec.qmp), alive=lambda: process.returncode is None) as control:
-            yield Hypervisor(process, control, said, (spec.accel.upper(), *walls))
+            yield Hypervisor(process, control, said, (spec.accel.upper(), *walls), hearing)
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
         await process.wait()
-        await asyncio.gather(*keeping)
+        await asyncio.gather(hearing, logging)
 
 
 async def _logged(said: asyncio.StreamReader, log: Callable[[str], None]) -> None:

@@ -86,6 +86,11 @@ class Relay:
         link.on_open = self._on_open
         link.on_note = self._on_note
 
+    @property
+    def gone(self) -> str | None:
+        """Why the guest is gone."""
+        return self._link.gone
+
     async def run(self) -> None:
         """Until the guest is gone. Raises `SandboxGone` then."""
         keeping = asyncio.create_task(self._keep_listening())

@@ -219,7 +219,7 @@ class Start:
                 await Channel(link).restored(machine_id=self._machine_id(), hostname=self._plan.hostname)
             relay = await links.enter_async_context(relaying(folder.net, self.policy, self._log))
         except SandboxGone as error:
-            raise SandboxGone(error.message + running.console.last_words(), error.hint) from error
+            raise SandboxGone(error.message + await running.last_words(), error.hint) from error
         return Up(running, link, relay, links, way)
 
     def _machine_id(self) -> str:

@@ -144,10 +144,12 @@ class _Supervisor:
             await asyncio.wait({relaying, exited, *waiting}, return_when=asyncio.FIRST_COMPLETED)
             if not self._stop.is_set():
                 if exited.done():
-                    raise up.hypervisor.ended()
+                    raise await up.hypervisor.ended()
                 if relaying.done():
-                    await relaying
-                raise SandboxGone(f"the machine is gone: {up.link.gone}{up.hypervisor.console.last_words()}")
+                    with suppress(SandboxGone):  # anything else is a fault of ours
+                        await relaying
+                words = await up.hypervisor.last_words()
+                raise SandboxGone(f"the machine is gone: {up.link.gone or up.relay.gone}{words}")
         finally:
             for task in (relaying, exited, *waiting):
                 task.cancel()
