@@ -86,7 +86,7 @@ def test_a_verdict_names_all_that_it_depends_on(bakery: Bakery) -> None:
     assert {pair["task"] for pair in found["pairs"]} == {f"double-{n}" for n in range(1, 13)}
     assert {pair["candidate_first"] for pair in found["pairs"]} == {True, False}
     assert len({pair["seed"] for pair in found["pairs"]}) == 12
-    assert [one["gate"] for one in found["findings"]] == ["files", "drain", "start", "probes", "costs"]
+    assert [one["gate"] for one in found["findings"]] == ["files", "start", "drain", "probes", "costs"]
 
 
 def test_a_verdict_stands_while_nothing_differs(bakery: Bakery, tmp_path: Path) -> None:

@@ -108,13 +108,13 @@ async def _gates(
     try:
         await side.start()
         trial.shared = side.shared
+        found.append(Finding("start", True, "it names its commit and takes connections"))
         found.append(await _rehearsed(current, side))
         await side.start()
     except (EnvironmentProblem, ConfigError) as error:
         said = error.hint.splitlines()[-1] if error.hint else ""
         found.append(Finding("start", False, f"{error.message}: {said}"))
         return
-    found.append(Finding("start", True, "it names its commit and takes connections"))
     found.append(await gates.probe(current, side, read.rules, read.settings.health))
     if read.rules.tests and not gates.failed(found):
         progress.step("current's tests are run among the files of both")

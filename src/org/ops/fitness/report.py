@@ -147,7 +147,7 @@ def _costs(verdict: Mapping[str, Any]) -> str:
     medians = verdict["costs"]
     both = "".join(
         (
-            _strip(counted, "seconds", "Seconds an answer", medians["seconds"], ".2f"),
+            _strip(counted, "seconds", "Seconds an answer", medians["seconds"], ".3g"),
             _strip(counted, "tokens", "Tokens an answer", medians["tokens"], ".0f"),
         )
     )
