@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from org.chat.context import Memory
+from org.errors import UsageError
 from org.events import (
     CallFinished,
     Cleared,
@@ -65,6 +66,17 @@ class State:
                 state.turns = max(state.turns, event.turn)
         return state
 
+    def member(self, name: str) -> Member:
+        """Raises `UsageError` when nobody of that name is here."""
+        if name not in self.members:
+            raise UsageError(f"nobody here is called `{name}`", self.present)
+        return self.members[name]
+
+    @property
+    def present(self) -> str:
+        """Who is here, in words."""
+        return "here are: " + ", ".join(self.members)
+
     def apply(self, event: Committed) -> None:
         match event:
             case Posted(message):
@@ -108,7 +120,8 @@ class State:
             self.turns = max(self.turns, event.turn)
             messages = [self._by_id[i] for i in event.causes if i in self._by_id]
             if member:
-                member.unread = [m for m in member.unread if m.id not in event.causes]
+                read = set(event.causes)  # of who comes late it may be all that was ever said
+                member.unread = [m for m in member.unread if m.id not in read]
         if member is None or member.memory is None:
             return
         # A turn that outlives its participant must not reach one who came later under the same name.
