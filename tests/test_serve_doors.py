@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from org.errors import EnvironmentProblem
 from org.serve import bodies, drain
 from org.serve.doors import Pace, read_token
+from org.serve.passes import Passes
 from serve_kit import TOKEN, Client, request, site
 
 
@@ -37,34 +39,77 @@ async def test_without_the_token_nothing_is_told(tmp_path: Path) -> None:
         assert basic.status == 401
 
 
-async def test_a_page_takes_a_cookie_for_the_token(tmp_path: Path) -> None:
+async def test_a_page_takes_a_key_for_the_token(tmp_path: Path) -> None:
     async with site(tmp_path) as server:
         host = f"127.0.0.1:{server.port}"
         answer = await server.ask("POST", "/login", host=host)
-        assert answer.status == 204
-        cookie, *traits = answer.headers["set-cookie"].split("; ")
-        assert {"httponly", "samesite=strict", "path=/"} <= set(traits)
-        assert cookie.startswith(f"org-{server.port}=")
-        assert TOKEN not in cookie
-        assert (await server.ask("GET", "/rooms", token="", cookie=cookie, host=host)).status == 200
-        assert (await server.ask("POST", "/rooms", token="", cookie=cookie, host=host)).status == 201
-        assert (await server.ask("GET", "/rooms", token="", cookie=cookie[:-1], host=host)).status == 401
-        # It gets no new one, and does not stand in for a wrong token.
-        assert (await server.ask("POST", "/login", token="", cookie=cookie, host=host)).status == 401
-        assert (await server.ask("GET", "/rooms", token="x", cookie=cookie, host=host)).status == 401
+        assert answer.status == 200
+        key = answer.json["key"]
+        assert (TOKEN in key, answer.json["seconds"]) == (False, 7 * 86_400)
+        assert (await server.ask("GET", "/rooms", token=key, host=host)).status == 200
+        assert (await server.ask("POST", "/rooms", token=key, host=host)).status == 201
+        assert (await server.ask("GET", "/rooms", token=key[:-1], host=host)).status == 401
+        assert (await server.ask("POST", "/login", token=key, host=host)).status == 401  # it gets no new one
+        # It is good for the address that the page has.
+        assert (await server.ask("GET", "/rooms", token=key, host="127.0.0.1:9")).status == 401
 
 
-async def test_servers_at_several_ports_do_not_take_each_others_cookies(tmp_path: Path) -> None:
-    """A browser keeps cookies by name and host, and sends all of them to every port of it."""
-    hosts = ("127.0.0.1:7001", "127.0.0.1:7002")
+async def test_nothing_is_let_in_for_a_cookie(tmp_path: Path) -> None:
+    """A browser sends them to every port of a host, whoever listens there."""
     async with site(tmp_path) as server:
-        answers = [await server.ask("POST", "/login", host=host) for host in hosts]
-        cookies = [answer.headers["set-cookie"].split("; ")[0] for answer in answers]
-        jar = "; ".join(cookies)
-        assert len({cookie.partition("=")[0] for cookie in cookies}) == 2  # neither replaces the other
-        for host, foreign in zip(hosts, reversed(cookies), strict=True):
-            assert (await server.ask("GET", "/rooms", token="", cookie=jar, host=host)).status == 200
-            assert (await server.ask("GET", "/rooms", token="", cookie=foreign, host=host)).status == 401
+        host = f"127.0.0.1:{server.port}"
+        login = await server.ask("POST", "/login", host=host)
+        assert "set-cookie" not in login.headers
+        for value in (TOKEN, login.json["key"]):
+            cookie = f"org-{server.port}={value}; org={value}"
+            answer = await server.ask("GET", "/rooms", token="", host=host, cookie=cookie)
+            assert answer.status == 401
+
+
+async def test_an_event_stream_takes_a_ticket_once(tmp_path: Path) -> None:
+    async def begun(path: str, **headers: str) -> int:
+        async with await Client.connect(server.port) as client:
+            client.send(request("GET", path, token="", **headers))
+            return (await client.head())[0]
+
+    async def ticket() -> str:
+        answer = await server.ask("POST", "/rooms/main/tickets")
+        assert answer.status == 201
+        return str(answer.json["ticket"])
+
+    async with site(tmp_path) as server:
+        for room in ("main", "other"):
+            await server.ask("POST", "/rooms", {"id": room})
+        assert (await server.ask("POST", "/rooms/none/tickets")).status == 404
+        assert (await server.ask("POST", "/rooms/main/tickets", token="")).status == 401
+        first = await ticket()
+        assert await begun(f"/rooms/main/events?ticket={first}") == 200
+        assert await begun(f"/rooms/main/events?ticket={first}") == 401
+        second = await ticket()
+        for path in ("/rooms/other/events", "/rooms/main/transcript", "/rooms/main", "/rooms"):
+            assert await begun(f"{path}?ticket={second}") == 401
+        assert await begun("/rooms", authorization=f"Bearer {second}") == 401
+        assert await begun(f"/rooms/main/events?ticket={second[:-1]}") == 401
+        assert await begun(f"/rooms/main/events?ticket={second}") == 200
+
+
+def test_passes_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1e9
+    monkeypatch.setattr(time, "time", lambda: now)
+    passes = Passes("secret")
+    page, ticket = passes.issue("page", 10), passes.issue("ticket", 10)
+    assert passes.holds(page, "page")
+    assert Passes("secret").holds(page, "page")  # as a server that took over would have it
+    assert not Passes("other").holds(page, "page")
+    assert not passes.holds(page, "ticket")
+    assert not passes.holds("", "page")
+    assert not passes.holds(f"f{page}", "page")  # later
+    now += 9.5
+    assert passes.take(ticket, "ticket")
+    assert not passes.take(ticket, "ticket")
+    now += 1
+    assert not passes.holds(page, "page")
+    assert not passes.take(ticket, "ticket")
 
 
 @pytest.mark.parametrize(

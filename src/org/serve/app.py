@@ -17,9 +17,11 @@ from starlette.types import Receive, Scope, Send
 from org.config import Member, parse_with
 from org.errors import OrgError, UsageError
 from org.serve.bodies import Json, read_object
+from org.serve.doors import events_of
 from org.serve.health import Health
 from org.serve.hub import Hub
 from org.serve.openapi import DESCRIPTION
+from org.serve.passes import Passes
 from org.serve.refusal import Refusal, answer
 from org.serve.snapshot import describe, listed
 from org.serve.stream import Stream
@@ -27,6 +29,8 @@ from org.transcript import to_json_lines, to_markdown
 
 MAX_READERS = 4096
 KEY_LENGTH = 200
+TICKET_S = 30
+"""Within which an event stream must be asked for with its ticket."""
 RECONNECT_MS = 500
 """After which a browser whose event stream has ended comes back."""
 
@@ -34,9 +38,10 @@ RECONNECT_MS = 500
 class Api:
     """The endpoints, on the rooms of a hub."""
 
-    def __init__(self, hub: Hub, health: Health) -> None:
+    def __init__(self, hub: Hub, health: Health, passes: Passes) -> None:
         self._hub = hub
         self._health = health
+        self._passes = passes
 
     def routes(self) -> list[BaseRoute]:
         room = "/rooms/{id}"
@@ -47,6 +52,7 @@ class Api:
             Route(room, self.room),
             Route(f"{room}/messages", self.post, methods=["POST"]),
             Route(f"{room}/events", self.events),
+            Route(f"{room}/tickets", self.ticket, methods=["POST"]),
             Route(f"{room}/interrupt", self.interrupt, methods=["POST"]),
             Route(f"{room}/transcript", self.transcript),
             Route(f"{room}/members", self.enter, methods=["POST"]),
@@ -90,6 +96,11 @@ class Api:
     async def interrupt(self, request: Request) -> Response:
         served = await self._hub.look(request.path_params["id"])
         return JSONResponse({"interrupted": served.interrupt()})
+
+    async def ticket(self, request: Request) -> Response:
+        served = await self._hub.look(request.path_params["id"])
+        ticket = self._passes.issue(events_of(f"/rooms/{served.id}/events"), TICKET_S)
+        return JSONResponse({"ticket": ticket}, 201)
 
     async def events(self, request: Request) -> Response:
         served = await self._hub.look(request.path_params["id"])

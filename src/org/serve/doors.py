@@ -7,10 +7,10 @@ must not come from a page of somebody else, and must show the token.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import time
 from collections.abc import Collection
@@ -20,16 +20,19 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.requests import Request, cookie_parser
-from starlette.responses import Response
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from org.errors import EnvironmentProblem
+from org.serve.passes import Passes
 from org.serve.refusal import Refusal, answer
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-COOKIE_DAYS = 30
+KEY_S = 7 * 86_400
+"""How long a page is signed in."""
+_EVENTS = re.compile(r"/rooms/[^/]+/events")
 
 
 def read_token(path: Path) -> str:
@@ -85,23 +88,26 @@ class Pace:
 class Doors:
     """An ASGI application in front of another: lets in who shows the token.
 
-    It is shown as `Authorization: Bearer TOKEN`, or as the cookie that `POST /login` gives in exchange
-    for that: an EventSource can send no header. `names` are host names of ours besides `localhost` and
-    every address; `public` are paths that need no token, since they tell nothing.
+    It is shown as `Authorization: Bearer TOKEN`. In its place a page shows the key that `POST /login`
+    gives it, which is good for the page's own address; and to begin an event stream, since an
+    EventSource can send no header, a ticket in the address that counts once. There is no cookie: a
+    browser sends those to every port of a host, whoever listens there. `names` are host names of ours
+    besides `localhost` and every address; `public` are paths that need no token, since they tell nothing.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         token: str,
+        passes: Passes,
         *,
         names: Collection[str] = (),
         public: Collection[str] = (),
         pace: Pace | None = None,
     ) -> None:
         self._app = app
-        self._token = token.encode()
-        self._cookie = hmac.new(self._token, b"cookie", hashlib.sha256).hexdigest()
+        self._token = token
+        self._passes = passes
         self._names = frozenset(name.lower() for name in names) | {"localhost"}
         self._public = frozenset(public)
         self._pace = pace or Pace()
@@ -114,25 +120,19 @@ class Doors:
             if scope["method"] not in SAFE_METHODS and not self._pace.allows():
                 raise Refusal(429, "too many requests", "wait a second", {"Retry-After": "1"})
             if not (scope["path"] in self._public and scope["method"] in SAFE_METHODS):
-                self._check_token(headers)
+                self._check_token(scope, headers)
         except Refusal as refusal:
             await answer(refusal, scope["path"])(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
     async def login(self, request: Request) -> Response:
-        """Exchange the token, sent as a header, for a cookie that the page's scripts cannot read."""
-        self._check_token(request.headers, cookie_counts=False)
-        response = Response(status_code=204)
-        response.set_cookie(
-            _cookie_name(request.headers),
-            self._cookie,
-            max_age=COOKIE_DAYS * 86_400,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return response
+        """A key for the page that shows the token: scripts of other addresses cannot read where it
+        keeps that. A key gets no new one."""
+        if not self._is_token(request.headers):
+            raise _stranger()
+        key = self._passes.issue(_page(request.headers), KEY_S)
+        return JSONResponse({"key": key, "seconds": KEY_S})
 
     def _check_host(self, headers: Headers) -> None:
         """A name that is not ours points here by somebody's trick; an address cannot be made to."""
@@ -145,21 +145,42 @@ class Doors:
             "use 127.0.0.1, or name it with `org serve --name`",
         )
 
-    def _check_token(self, headers: Headers, *, cookie_counts: bool = True) -> None:
-        scheme, _, shown = headers.get("authorization", "").partition(" ")
-        if scheme:
-            if scheme.lower() == "bearer" and _same(shown.strip(), self._token.decode()):
+    def _check_token(self, scope: Scope, headers: Headers) -> None:
+        shown = _bearer(headers)
+        if self._is_token(headers) or (shown and self._passes.holds(shown, _page(headers))):
+            return
+        if not headers.get("authorization") and scope["method"] == "GET" and _EVENTS.fullmatch(scope["path"]):
+            ticket = QueryParams(scope["query_string"]).get("ticket", "")
+            if self._passes.take(ticket, events_of(scope["path"])):
                 return
-        elif cookie_counts:
-            cookies = cookie_parser(headers.get("cookie", ""))
-            if _same(cookies.get(_cookie_name(headers), ""), self._cookie):
-                return
-        raise Refusal(
-            401,
-            "the token is missing or wrong",
-            "send `Authorization: Bearer TOKEN`; `org serve` prints a link with it",
-            {"WWW-Authenticate": "Bearer"},
-        )
+        raise _stranger()
+
+    def _is_token(self, headers: Headers) -> bool:
+        return hmac.compare_digest(_bearer(headers).encode(errors="surrogatepass"), self._token.encode())
+
+
+def events_of(path: str) -> str:
+    """What a ticket for the event stream at that path is good for."""
+    return f"events {path}"
+
+
+def _page(headers: Headers) -> str:
+    """What the key of a page is good for: the address that the page has."""
+    return f"page {headers.get('host', '').lower()}"
+
+
+def _bearer(headers: Headers) -> str:
+    scheme, _, shown = headers.get("authorization", "").partition(" ")
+    return shown.strip() if scheme.lower() == "bearer" else ""
+
+
+def _stranger() -> Refusal:
+    return Refusal(
+        401,
+        "the token is missing or wrong",
+        "send `Authorization: Bearer TOKEN`; `org serve` prints a link with it",
+        {"WWW-Authenticate": "Bearer"},
+    )
 
 
 def _check_origin(headers: Headers) -> None:
@@ -198,16 +219,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _cookie_name(headers: Headers) -> str:
-    """Cookies do not know ports, and two servers may be told apart by nothing else."""
-    try:
-        port = urlsplit(f"//{headers.get('host', '')}").port
-    except ValueError:
-        port = None
-    return f"org-{port}" if port else "org"
-
-
-def _same(shown: str, secret: str) -> bool:
-    return hmac.compare_digest(shown.encode(errors="surrogatepass"), secret.encode())

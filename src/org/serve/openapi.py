@@ -74,7 +74,11 @@ PATHS: dict[str, dict[str, Schema]] = {
         )
     },
     "/login": {
-        "post": _operation("login", "a cookie for the token", {"204": {"description": "the cookie is set"}})
+        "post": _operation(
+            "login",
+            "a key for the page that shows the token",
+            {"200": _json("it stands in for the token at this address", exactly(key=TEXT, seconds=WHOLE))},
+        )
     },
     "/metrics": {
         "get": _operation(
@@ -120,7 +124,16 @@ PATHS: dict[str, dict[str, Schema]] = {
                 _ID,
                 _in("query", "after", SEQ, "the event after which it begins"),
                 _in("header", "Last-Event-ID", SEQ, "the same, and goes first"),
+                _in("query", "ticket", TEXT, "instead of the token, where no header can be sent"),
             ],
+        )
+    },
+    "/rooms/{id}/tickets": {
+        "post": _operation(
+            "ticket",
+            "what lets an EventSource in, once",
+            {"201": _json("a ticket for the event stream of the room", exactly(ticket=TEXT))},
+            parameters=[_ID],
         )
     },
     "/rooms/{id}/interrupt": {

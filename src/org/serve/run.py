@@ -34,6 +34,7 @@ from org.serve.metrics import Metrics, metrics_endpoint
 from org.serve.openai import OpenAi
 from org.serve.otel import traces
 from org.serve.page import page_endpoint
+from org.serve.passes import Passes
 
 PUBLIC = frozenset({"/", "/health", "/openapi.json"})
 """Paths that tell nothing of anybody's rooms."""
@@ -147,8 +148,9 @@ def _application(serving: Serving, hub: Hub, forks: Forks, health: Health, metri
         *Acts(hub).routes(),
         *OpenAi(hub, forks).routes(),
     ]
-    app = make_app(Api(hub, health), [*routes, *serving.more_routes(hub)])
-    doors = Doors(app, serving.token, names=serving.names, public=PUBLIC, pace=serving.pace)
+    passes = Passes(serving.token)
+    app = make_app(Api(hub, health, passes), [*routes, *serving.more_routes(hub)])
+    doors = Doors(app, serving.token, passes, names=serving.names, public=PUBLIC, pace=serving.pace)
     app.add_route("/login", doors.login, methods=["POST"])
     return Requests(doors, metrics.request)
 
