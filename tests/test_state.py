@@ -1,5 +1,15 @@
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TypeAlias
+
+import pytest
+
+from org.chat.ledger import Ledger
+from org.chat.present import Present
 from org.chat.state import State
 from org.events import (
     Cleared,
@@ -10,10 +20,12 @@ from org.events import (
     ModeChanged,
     Posted,
     Stepped,
+    Stopped,
     TurnEnded,
     Undone,
 )
 from org.messages import EVERYONE, Audience, Entry, Message
+from org.tui.scene import Scene
 
 
 def said(number: int, content: str, sender: str = "me", audience: Audience = EVERYONE) -> Posted:
@@ -105,3 +117,83 @@ def test_a_turn_that_outlives_its_participant_does_not_reach_its_successor() -> 
     for event in turn("ann", 2, 2):
         state.apply(event)
     assert [e.content for e in view(state, "ann")] == ["new", "me: b", "ok"]
+
+
+# -- how long it takes
+
+
+class Id(int):
+    """The number of a message; each look at it is a call, and so is counted."""
+
+    def __hash__(self) -> int:
+        return int(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int) and int(self) == int(other)
+
+
+Fold: TypeAlias = Callable[[Sequence[Committed]], object]
+
+
+def silent(size: int) -> list[Committed]:
+    """Somebody is asked who has not read anything so far."""
+    ids = [Id(number) for number in range(1, size + 1)]
+    return [*ROSTER, *(said(id, "a") for id in ids), *turn("ann", 1, *ids)]
+
+
+def talk(size: int) -> list[Committed]:
+    """Each message is answered at once; one who is there never is."""
+    events = [*ROSTER]
+    for number in range(1, size):
+        question, answer = Id(2 * number), Id(2 * number + 1)
+        events += [said(question, "a"), *turn("ann", number, question), said(answer, "b", "ann")]
+        events.append(Stopped("quiet"))
+    return events
+
+
+def regrets(size: int) -> list[Committed]:
+    """Every second message is taken back."""
+    events = [*ROSTER]
+    for number in range(1, size):
+        kept, dropped = Id(2 * number), Id(2 * number + 1)
+        events += [said(kept, "a"), said(dropped, "b"), *turn("ann", number, kept, dropped), Undone(dropped)]
+    return events
+
+
+def into_a_ledger(events: Sequence[Committed]) -> None:
+    Ledger(None).take(*events)
+
+
+def onto_the_screen(events: Sequence[Committed]) -> None:
+    Scene(dict).load(events, 0.0)
+
+
+def into_the_present(events: Sequence[Committed]) -> None:
+    present = Present()
+    for event in events:
+        present.take(event)
+
+
+def calls(fold: Fold, events: Sequence[Committed]) -> int:
+    """How many calls a fold makes, of Python and of what it is made of."""
+    counted: Counter[str] = Counter()
+
+    def count(frame: FrameType, kind: str, argument: object) -> None:
+        counted[kind] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        fold(events)
+    finally:
+        sys.setprofile(before)
+    return counted["call"] + counted["c_call"]
+
+
+@pytest.mark.parametrize("fold", [State.of, into_a_ledger, onto_the_screen, into_the_present])
+@pytest.mark.parametrize("make", [silent, talk, regrets])
+def test_work_grows_with_what_happened_and_no_faster(
+    make: Callable[[int], list[Committed]], fold: Fold
+) -> None:
+    """Four times the events take four times the work; the square would be sixteen."""
+    assert calls(fold, make(800)) < 5 * calls(fold, make(200))

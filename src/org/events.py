@@ -266,8 +266,15 @@ def counting(events: Iterable[Committed]) -> list[Committed]:
         if not isinstance(event, Undone):
             kept.append(event)
             continue
-        for place, earlier in enumerate(kept):
-            if isinstance(earlier, Posted) and earlier.message.id >= event.message:
-                kept[place:] = [later for later in kept[place:] if isinstance(later, _LASTING)]
-                break
+        place = begin = len(kept)
+        # From the end, since that is where it is; numbers of messages only grow.
+        while place and not _posted_before(kept[place - 1], event.message):
+            place -= 1
+            if isinstance(kept[place], Posted):
+                begin = place
+        kept[begin:] = [later for later in kept[begin:] if isinstance(later, _LASTING)]
     return kept
+
+
+def _posted_before(event: Committed, message: int) -> bool:
+    return isinstance(event, Posted) and event.message.id < message

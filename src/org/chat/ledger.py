@@ -74,11 +74,11 @@ class Ledger:
             return events
 
     def _apply(self, events: Sequence[Committed]) -> None:
-        for event in events:
-            self.events.append(event)
-            if isinstance(event, Undone):
-                self.state = State.of(self.events)
-            else:
+        self.events.extend(events)
+        if any(isinstance(event, Undone) for event in events):  # once, however many were undone
+            self.state = State.of(self.events)
+        else:
+            for event in events:
                 self.state.apply(event)
         for event in events:
             self.emit(event)
