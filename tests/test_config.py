@@ -273,7 +273,8 @@ def test_any_text_is_a_base_url_or_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", " ", "http://", "ftp://host", "http://a@b", "http://127.0.0.1@evil.example", "host:0", "host:70000",
-     "http://host?x", "http://host#x", "http://ho st", "http://127.0.0.1\\@evil.example", "host:port", "http://[::1"],
+     "http://host?x", "http://host#x", "http://ho st", "http://127.0.0.1\\@evil.example", "host:port", "http://[::1",
+     "http://a..b", f"http://{'a' * 64}", f"http://{'a.' * 127}a"],
 )  # fmt: skip
 def test_what_is_no_base_url_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the words are those of the key, added by whoever asked
@@ -327,6 +328,16 @@ def test_a_key_for_openai_does_not_go_to_an_ollama_nobody_named_for_it(home: Hom
 def test_a_key_in_a_file_is_refused(home: Home) -> None:
     home.user('api_key = "k"')
     assert "ORG_API_KEY" in home.error().hint
+
+
+@pytest.mark.parametrize(
+    "key", ["s3cret\nX-Other: 1", "s3cret s3cret", " ", "s3cret\N{SNOWMAN}", "s3cret\xe9", "s3cret\x00"]
+)
+@pytest.mark.parametrize("variable", ["ORG_API_KEY", "OPENAI_API_KEY"])
+def test_a_key_that_no_request_can_hold_is_refused_and_not_shown(home: Home, variable: str, key: str) -> None:
+    error = home.error(**{variable: key}, ORG_BASE="http://there")
+    assert variable in error.message
+    assert "s3cret" not in repr(error) + error.hint
 
 
 def test_a_password_in_a_url_is_not_repeated(home: Home) -> None:

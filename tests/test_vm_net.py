@@ -7,6 +7,7 @@ import json
 import os
 import random
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from org.errors import SandboxGone
 from org.sandbox.vm import frames, net
-from org.sandbox.vm.gate import Gate, Refusal, Upstream
+from org.sandbox.vm.gate import Asked, Gate, Refusal, Upstream
 from org.sandbox.vm.net import Caps, Policy, Relay, holder, relaying
 from stepping import Server, stepping
 from vm_kit import Impostor, free_port, impostor, relay
@@ -537,6 +538,54 @@ async def test_no_other_port_is_opened_here(server: Server, serving: object) -> 
         await guest.next(frames.CLOSE)  # the note was heard before
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", policy.inbound[7001])
+
+
+async def test_a_connection_that_is_reset_ends_alone(server: Server) -> None:
+    policy = Policy(Upstream("127.0.0.1", server.port), {7001: free_port()})
+    async with against(server, policy) as (guest, serving):
+        await guest.say(frames.told(frames.NOTE, 0, {"serving": [7001]}))
+        for said in (frames.EOF, b""), (frames.DATA, b"x"):
+            with await connected(policy.inbound[7001]) as client:
+                number = (await guest.next(frames.OPEN)).channel
+                client.shutdown(socket.SHUT_WR)
+                await guest.next(frames.EOF)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await guest.say(frames.frame(said[0], number, said[1]))  # nobody is there to take it
+            await guest.next(frames.CLOSE)
+        assert not serving.done()
+        with await connected(policy.inbound[7001]):
+            await guest.next(frames.OPEN)
+
+
+async def connected(port: int) -> socket.socket:
+    """A connection to a port here, once somebody listens there."""
+    while True:
+        with suppress(ConnectionRefusedError):
+            return await asyncio.to_thread(socket.create_connection, ("127.0.0.1", port))
+        await asyncio.sleep(0.01)
+
+
+async def test_a_fault_of_the_relay_closes_everything_and_its_text_is_not_logged(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise RuntimeError(KEY)
+
+    monkeypatch.setattr(Asked, "head", broken)
+    async with path_to(server) as path:
+        assert await path.ask(b"GET /v1/models HTTP/1.1\r\n\r\n") == b""
+        await until(lambda: path.relay.gone is not None)
+        assert "relay: RuntimeError" in path.lines
+        assert KEY not in "\n".join(path.lines)
+
+
+async def test_a_key_that_no_request_can_hold_is_an_answer_and_in_no_log(server: Server) -> None:
+    policy = Policy(Upstream("127.0.0.1", server.port, key="gehe\u0131m-\N{SNOWMAN}"), {})
+    async with path_to(server, policy) as path:
+        assert status(await path.ask(b"GET /v1/models HTTP/1.1\r\n\r\n")) == 502
+        assert status(await path.ask(b"GET /v1/models HTTP/1.1\r\n\r\n")) == 502
+        await until(lambda: len(path.lines) == 2)
+        assert "gehe" not in "\n".join(path.lines)
 
 
 async def test_a_flood_of_channels_is_refused_and_forgotten(server: Server) -> None:

@@ -272,12 +272,19 @@ def _own_name(name: str, source: str, participants: Sequence[Member]) -> str:
 
 def _api_key(env: Mapping[str, str], base_source: str) -> tuple[str, str]:
     if env.get("ORG_API_KEY"):
-        return env["ORG_API_KEY"], "environment ORG_API_KEY"
+        return _sendable(env["ORG_API_KEY"], "environment ORG_API_KEY")
     # OPENAI_API_KEY is set on many machines for other programs: it goes only to a server that was
     # named for it, never to one found by an Ollama variable or by default.
     named = base_source != "default" and not base_source.startswith("environment OLLAMA_")
     key = env.get("OPENAI_API_KEY", "") if named else ""
-    return key, "environment OPENAI_API_KEY" if key else ""
+    return _sendable(key, "environment OPENAI_API_KEY") if key else ("", "")
+
+
+def _sendable(key: str, source: str) -> tuple[str, str]:
+    """Both; what no header of a request can hold is refused here, and not shown."""
+    if not re.fullmatch("[!-~]+", key):
+        raise ConfigError(f"{source}: no API key: it may have printable ASCII only, and no blanks")
+    return key, source
 
 
 def _value_of(settings: Settings, name: str) -> object:

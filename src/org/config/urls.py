@@ -22,6 +22,7 @@ _URL = re.compile(
 )
 _IPV6 = re.compile(r"[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*|::", re.IGNORECASE)
 _LOOPBACK = re.compile(r"localhost|127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[::1\]", re.ASCII)
+_MOST_HOST, _MOST_LABEL = 253, 63  # letters of a name, and between two of its dots
 # To listen on every address is no address to connect to.
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
@@ -43,6 +44,8 @@ def base_url(text: str, *, ollama: bool = False) -> str:
         raise ValueError("no URL of a model server")
     scheme = (parts["scheme"] or "http").lower()
     host = parts["host"].lower()
+    if len(host) > _MOST_HOST or not all(0 < len(label) <= _MOST_LABEL for label in host.split(".") if host):
+        raise ValueError("no such host")
     port = int(parts["port"] or (_scheme_port(scheme) if parts["scheme"] else OLLAMA_PORT))
     if not 0 < port < 65536:
         raise ValueError("no such port")

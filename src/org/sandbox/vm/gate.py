@@ -66,7 +66,8 @@ class Asked:
     waits: bool  # for the word to go on, before it sends the body
 
     def head(self, upstream: Upstream) -> bytes:
-        """The request's head for the model server. Raises `Refusal` when that has no such path."""
+        """The request's head for the model server. Raises `Refusal` when that has no such path, or cannot
+        be named or given its key in a request."""
         lines = [f"{self.method} {_target(self.path, upstream)} HTTP/1.1", f"Host: {upstream.authority}"]
         if upstream.key:
             lines.append(f"Authorization: Bearer {upstream.key}")
@@ -76,7 +77,10 @@ class Asked:
         elif self.method == "POST":
             lines.append(f"Content-Length: {self.length}")
         lines += ["Connection: close", "", ""]
-        return "\r\n".join(lines).encode("latin-1")
+        try:
+            return "\r\n".join(lines).encode("ascii")
+        except UnicodeEncodeError:  # it holds the key: nothing of it is passed on
+            raise Refusal(502, "the model server's address or key is not ASCII") from None
 
 
 def _target(path: str, upstream: Upstream) -> str:

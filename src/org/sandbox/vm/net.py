@@ -116,8 +116,9 @@ class Relay:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Whatever it was, the relay is not what it should be: closed is the safe side.
-            self._log(f"relay: {error!r}")
+            # Whatever it was, the relay is not what it should be: closed is the safe side. Only its kind
+            # is told: its text may hold what no log is to know.
+            self._log(f"relay: {type(error).__name__}")
             self._link.fail("its relay failed")
 
     # -- from the guest
@@ -291,7 +292,7 @@ class Relay:
             await asyncio.gather(inwards, outwards, return_exceptions=True)
             talk.close({})
             writer.close()
-            with suppress(ConnectionError):
+            with suppress(OSError):
                 await writer.wait_closed()
 
 
@@ -340,14 +341,14 @@ async def _inwards(talk: Talk, reader: asyncio.StreamReader) -> bool:
     try:
         while data := await reader.read(_READ):
             await talk.write(data)
-    except (ConnectionError, SandboxGone):
+    except (OSError, SandboxGone):
         return False
     talk.finish()
     return True
 
 
 async def _outwards(talk: Talk, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError, SandboxGone):
+    with suppress(OSError, SandboxGone):  # that one connection broke
         while (frame := await talk.next()).kind != frames.CLOSE:
             if frame.kind == frames.EOF:
                 writer.write_eof()
