@@ -167,10 +167,21 @@ async def test_a_link_from_elsewhere_may_be_followed(tmp_path: Path) -> None:
 
 async def test_too_many_requests(tmp_path: Path) -> None:
     async with site(tmp_path, pace=Pace(0.001, 3)) as server:
-        answers = [await server.ask("POST", "/rooms/none/interrupt") for _ in range(5)]
+        answers = [await server.ask("POST", "/rooms/none/clear") for _ in range(5)]
         assert [answer.status for answer in answers] == [404, 404, 404, 429, 429]
         assert answers[-1].headers["retry-after"] == "1"
         assert (await server.ask("GET", "/rooms")).status == 200  # looking is free
+        # What stops things gets through.
+        assert (await server.ask("POST", "/rooms/none/interrupt")).status == 404
+        assert (await server.ask("POST", "/rooms/none/approvals/1", {"allow": False})).status == 404
+
+
+async def test_who_has_no_token_takes_nobodys_turn(tmp_path: Path) -> None:
+    async with site(tmp_path, pace=Pace(0.001, 3)) as server:
+        guesses = [await server.ask("POST", "/rooms", token="x") for _ in range(5)]
+        assert [answer.status for answer in guesses] == [401, 401, 401, 429, 429]
+        assert (await server.ask("GET", "/rooms", token="x")).status == 429
+        assert (await server.ask("POST", "/rooms", {"id": "main"})).status == 201
 
 
 async def test_too_many_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

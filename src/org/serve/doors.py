@@ -33,6 +33,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 KEY_S = 7 * 86_400
 """How long a page is signed in."""
 _EVENTS = re.compile(r"/rooms/[^/]+/events")
+_URGENT = re.compile(r"/rooms/[^/]+/(interrupt|approvals/[^/]+)")
+"""What must get through however much else is asked for: it stops things."""
 
 
 def read_token(path: Path) -> str:
@@ -111,16 +113,18 @@ class Doors:
         self._names = frozenset(name.lower() for name in names) | {"localhost"}
         self._public = frozenset(public)
         self._pace = pace or Pace()
+        self._guesses = Pace(self._pace.rate, self._pace.burst)  # of others, who must not use up ours
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         try:
             self._check_host(headers)
             _check_origin(headers)
-            if scope["method"] not in SAFE_METHODS and not self._pace.allows():
-                raise Refusal(429, "too many requests", "wait a second", {"Retry-After": "1"})
-            if not (scope["path"] in self._public and scope["method"] in SAFE_METHODS):
+            changes = scope["method"] not in SAFE_METHODS
+            if changes or scope["path"] not in self._public:
                 self._check_token(scope, headers)
+            if changes and not _URGENT.fullmatch(scope["path"]):
+                _check_pace(self._pace)
         except Refusal as refusal:
             await answer(refusal, scope["path"])(scope, receive, send)
             return
@@ -153,6 +157,7 @@ class Doors:
             ticket = QueryParams(scope["query_string"]).get("ticket", "")
             if self._passes.take(ticket, events_of(scope["path"])):
                 return
+        _check_pace(self._guesses)
         raise _stranger()
 
     def _is_token(self, headers: Headers) -> bool:
@@ -172,6 +177,11 @@ def _page(headers: Headers) -> str:
 def _bearer(headers: Headers) -> str:
     scheme, _, shown = headers.get("authorization", "").partition(" ")
     return shown.strip() if scheme.lower() == "bearer" else ""
+
+
+def _check_pace(pace: Pace) -> None:
+    if not pace.allows():
+        raise Refusal(429, "too many requests", "wait a second", {"Retry-After": "1"})
 
 
 def _stranger() -> Refusal:
