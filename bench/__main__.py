@@ -27,6 +27,7 @@ MARKS = {
     "serve.readers_mb": 60.0,
     "serve.echo_ratio": 2.0,
     "sh.ratio": 1.15,
+    "vm.fork_cpu_ratio": 0.1,
 }
 """The most that a figure may be."""
 
