@@ -638,6 +638,24 @@ async def test_the_rooms_with_the_last_used_first(tmp_path: Path) -> None:
     assert (broken.id, broken.last, broken.problem[:24]) == ("broken", 0.0, "the journal is damaged o")
 
 
+async def test_of_what_was_said_a_list_reads_only_what_was_taken_back(tmp_path: Path) -> None:
+    events: list[Committed] = [
+        posted(1),
+        posted(2),
+        posted(3),
+        Undone(3),
+        posted(4),
+        posted(5),
+        posted(6),
+        Undone(5),
+    ]
+    path = await written(tmp_path / "demo", *events, Undone(4), posted(7))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE events SET data = 'nothing' WHERE seq = 1")
+    (room,) = list_rooms(tmp_path)
+    assert (room.messages, room.problem) == (3, "")
+
+
 async def test_a_new_room_is_listed_before_anything_happens_in_it(tmp_path: Path) -> None:
     async with RoomJournal.open(tmp_path / "new"):
         (room,) = list_rooms(tmp_path)

@@ -77,17 +77,28 @@ def _info(folder: Path) -> RoomInfo:
 
 
 def _count_messages(connection: sqlite3.Connection, path: Path) -> int:
-    undone = _rows(connection, "type = 'undone'")
+    """Of what was said only what was taken back is read, and what stands before it."""
+    taken_back = recorded(path, _rows(connection, "type = 'undone'"))
+    undone = {seq: event.message for seq, _, event in taken_back if isinstance(event, Undone)}
     if not undone:
         ((count,),) = connection.execute("SELECT count(*) FROM events WHERE type = 'posted'")
         return int(count)
-    ids: list[int] = []
-    for _, _, event in recorded(path, _rows(connection, "type IN ('posted', 'undone')")):
-        if isinstance(event, Posted):
-            ids.append(event.message.id)
-        elif isinstance(event, Undone):
-            ids = [id for id in ids if id < event.message]
-    return len(ids)
+    counting: list[int] = []  # places of messages
+    query = "SELECT seq FROM events WHERE type IN ('posted', 'undone') ORDER BY seq"
+    for (seq,) in connection.execute(query).fetchall():
+        if seq not in undone:
+            counting.append(seq)
+            continue
+        while counting and _message(connection, path, counting[-1]) >= undone[seq]:
+            counting.pop()
+    return len(counting)
+
+
+def _message(connection: sqlite3.Connection, path: Path, seq: int) -> int:
+    """The number of the message that stands there."""
+    ((_, _, event),) = recorded(path, _rows(connection, f"seq = {seq}"))
+    assert isinstance(event, Posted)
+    return event.message.id
 
 
 def _participants(connection: sqlite3.Connection, path: Path) -> tuple[str, ...]:
