@@ -159,16 +159,20 @@ def test_a_supervisor_that_is_kept_stays_when_nothing_is_served(tmp_path: Path) 
 
 def test_files_that_a_verb_names_are_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.toml").write_text('[[task]]\nid = "one"\nprompt = "?"\ncheck.python = "score/it.py"\n')
     carried = carried_by("fitness", ["--report", "page.html", "--tasks=my.toml", "--json"])
-    assert list(carried.read) == [tmp_path / "my.toml"]
+    folder = carried.read[tmp_path / "my.toml"].removesuffix("/my.toml")
+    assert carried.read[tmp_path / "score/it.py"] == f"{folder}/score/it.py"
     assert list(carried.written) == [tmp_path / "page.html"]
-    for word, kind, suffix in zip(carried.words, ("tasks", "report"), (".toml", ".html"), strict=True):
-        assert word.startswith(f"--{kind}=/root/")
-        assert word.endswith(suffix)
+    tasks, report = carried.words
+    assert (tasks[:14], tasks.endswith(f"{folder}/my.toml")) == ("--tasks=/root/", True)
+    assert (report[:15], report.endswith(".html")) == ("--report=/root/", True)
     assert carried_by("fitness", ["--json"]).words == []
     assert carried_by("promote", ["--json"]).words == []
     with pytest.raises(UsageError):
         carried_by("fitness", ["--no-such"])
+    with pytest.raises(UsageError):
+        carried_by("fitness", ["--tasks", "missing.toml"])
 
 
 def test_a_program_is_called_alike_on_both_sides(shop: Shop) -> None:

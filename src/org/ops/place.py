@@ -24,7 +24,7 @@ OUTSIDE = "ORG_OUTSIDE"
 """JSON in the environment: `ports` of the machine and where they are on its host, `files` in it and where
 they are to be there, and `pull`, what is typed there to get main."""
 _GUEST = Path("/run/org-guest")
-_ONLY_HERE = ("foreground", "systemd", "tmux", "tasks", "report")
+_ONLY_HERE = ("foreground", "systemd", "tmux")
 
 
 def act(name: str, verb: ModuleType, words: list[str]) -> int:

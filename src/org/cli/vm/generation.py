@@ -15,10 +15,11 @@ from pathlib import Path
 
 from org.cli.vm.shown import steps_shown
 from org.cli.vm.verb import Call, Verb
-from org.errors import EnvironmentProblem, ExitCode, OrgError, SandboxGone
+from org.errors import EnvironmentProblem, ExitCode, OrgError, SandboxGone, UsageError
 from org.ops import place, program, settings, trust
 from org.ops.cli import fitness
 from org.ops.cli.answer import give_error
+from org.ops.fitness import tasks
 from org.ops.git import Git
 from org.ops.layout import Layout
 from org.ops.program import Program
@@ -145,12 +146,31 @@ def carried_by(verb: str, words: Sequence[str]) -> Carried:
     if verb != "fitness":
         return carried
     args = fitness.parser().parse_args(words)
-    for option, path, kind in (("tasks", args.tasks, carried.read), ("report", args.report, carried.written)):
-        if path:
-            full = Path(path).resolve()
-            kind[full] = f"{option}-{sha256(os.fsencode(full)).hexdigest()[:16]}{full.suffix}"
-            carried.words.append(f"--{option}={path_there(kind[full])}")
+    if args.tasks:
+        path = Path(args.tasks).resolve()
+        folder = _name(path)
+        carried.read = {path: f"{folder}/{path.name}"}
+        carried.read |= {path.parent / name: f"{folder}/{name}" for name in _scorers(path)}
+        carried.words.append(f"--tasks={path_there(carried.read[path])}")
+    if args.report:
+        path = Path(args.report).resolve()
+        carried.written = {path: f"{_name(path)}.html"}
+        carried.words.append(f"--report={path_there(carried.written[path])}")
     return carried
+
+
+def _name(path: Path) -> str:
+    """The same for the same file: a verdict says by which tasks it was reached."""
+    return sha256(os.fsencode(path)).hexdigest()[:16]
+
+
+def _scorers(path: Path) -> list[str]:
+    """The programs beside a file of tasks that score answers."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the tasks: {error}") from error
+    return [task.check for task in tasks.read(text, path.name).tasks if task.kind == "python"]
 
 
 def _environment(call: Call, here: Program, ports: dict[str, int], carried: Carried) -> dict[str, str]:
