@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from org.chat.state import State
+from org.compose.rooms import open_session
 from org.errors import Busy, OrgError
-from org.events import Notice
+from org.events import Joined, Notice, Posted
 from org.journal import RoomJournal, room_folder
+from org.messages import EVERYONE, Message
 from org.serve import hub as module
 from org.serve.health import Health
 from org.serve.hub import Hub
@@ -51,6 +56,33 @@ async def test_the_room_that_was_idle_longest_is_let_go_of(
             with (await hub.look("new")).stream.reader(0), pytest.raises(Refusal, match="3 rooms"):
                 await hub.create("newer")
         gate.set()
+
+
+async def test_a_long_room_is_read_beside_the_loop(tmp_path: Path) -> None:
+    """Looked at, opened and let go of, it holds up no other: what was said is taken in by other threads."""
+    settings, size, here = settings_in(tmp_path), 500, 0
+    said = [Posted(Message(n, "me", "person", EVERYONE, "hi", 0.0)) for n in range(1, size + 1)]
+    async with RoomJournal.open(room_folder(settings.places.rooms, "long")) as journal:
+        await journal.append([Joined("me", "person"), *said])
+
+    def count(frame: FrameType, kind: str, argument: object) -> None:
+        nonlocal here
+        here += kind == "call" and frame.f_code is State.apply.__code__
+
+    hub = Hub(settings, open_session)
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        looked_at = await hub.look("long")
+        assert len(looked_at.state.transcript) == looked_at.stream.seq - 1 == size
+        opened = await hub.open("long")
+        assert opened.room.transcript == looked_at.state.transcript
+        await hub.close(0)
+        assert len(opened.state.transcript) == size
+    finally:
+        sys.setprofile(before)
+        await hub.close(0)
+    assert here < size / 10
 
 
 async def test_a_new_generation_waits_for_the_room(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def open_session(settings: Settings, opening: Opening) -> AsyncIterator[Se
         )
         if isinstance(sandbox, VirtualMachine) and not opening.resume:
             await sandbox.clear()
-        history = [entry.event for entry in journal.read()]
+        history = [entry.event for entry in await asyncio.to_thread(journal.read)]
         if settings.model is None:
             settings = replace(settings, model=_model_of(history))
         servers = Servers(settings, stack, opening.progress, opening.engines)
@@ -62,7 +62,8 @@ async def enter_room(
     """Make the room of a session, until the stack is closed. Without a journal nothing of it is kept."""
     settings = session.settings
     limits = settings.limits
-    session.room = Room(
+    session.room = await asyncio.to_thread(  # its history may be long
+        Room,
         participants=participants,
         people=(settings.name,),
         journal=journal,
@@ -94,7 +95,7 @@ async def _roster(session: Session, history: Sequence[Committed]) -> list[ModelP
     configured = {member.id: member for member in session.settings.participants}
     entered: dict[str, Joined | None] = dict.fromkeys(configured)
     if history:
-        members = State.of(history).members
+        members = (await asyncio.to_thread(State.of, history)).members
         entered = {name: m.joined for name, m in members.items() if m.joined.profile in PROFILES}
     names = [session.settings.name, *entered]
     return [

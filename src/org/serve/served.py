@@ -81,8 +81,20 @@ class Served:
             return  # it is being opened, which may take long; what is known is shown meanwhile
         async with self._lock:
             if self.session is None:
-                found = await asyncio.to_thread(read_events, self.folder, len(self.events))
-                await self._journal.commit(*(entry.event for entry in found))
+                if self.events or self.stream.readers:
+                    await self._journal.commit(*await asyncio.to_thread(self._news))
+                else:
+                    self._know(await asyncio.to_thread(lambda: Ledger(None, self._news())))
+
+    def _news(self) -> list[Committed]:
+        """What the journal has beyond what is known. Reads a file."""
+        return [entry.event for entry in read_events(self.folder, len(self.events))]
+
+    def _know(self, journal: Ledger) -> None:
+        """Go on from what was read of the room, which nobody was shown yet."""
+        self._journal = journal
+        self.stream.log, self.stream.seq = journal.events, len(journal.events)
+        journal.observe(self.stream.take)
 
     def follow(self) -> None:
         """Keep up with the journal as long as somebody reads the stream and the room is not open here."""
@@ -138,7 +150,7 @@ class Served:
             self._closed = True
             await self._closing.aclose()
             if self.session is not None:
-                self._journal = Ledger(None, self.events)
+                self._journal = await asyncio.to_thread(Ledger, None, self.events)
                 self.stream.log = self._journal.events
                 self.session = None
         if self._following is not None:
