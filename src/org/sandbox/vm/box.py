@@ -26,11 +26,21 @@ async def boxed(
     if sys.platform == "linux":
         words += _SECCOMP
         walls.append("seccomp")
+    front = await _working_front(argv[0], reads, writes, kvm=kvm)
+    return [*front, *words], (*walls, "box") if front else tuple(walls)
+
+
+async def alone(argv: Sequence[str], reads: Sequence[Path], writes: Sequence[Path]) -> list[str]:
+    """The command line of a tool of QEMU, which then sees just as little where that can be had."""
+    return [*await _working_front(argv[0], reads, writes, kvm=False), *argv]
+
+
+async def _working_front(
+    program: str, reads: Sequence[Path], writes: Sequence[Path], *, kvm: bool
+) -> list[str]:
+    """What goes before the program, or nothing when that does not work here."""
     front = _front(reads, writes, kvm=kvm)
-    if front and await _works([*front, argv[0], "--version"]):
-        words = [*front, *words]
-        walls.append("box")
-    return words, tuple(walls)
+    return front if front and await _works([*front, program, "--version"]) else []
 
 
 def _front(reads: Sequence[Path], writes: Sequence[Path], *, kvm: bool) -> list[str]:

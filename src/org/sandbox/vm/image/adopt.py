@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from org.errors import EnvironmentProblem, UsageError
 from org.sandbox.vm import accel, initramfs, qemu
+from org.sandbox.vm.box import alone
 from org.sandbox.vm.image import disk, recipe, stage, store
 from org.sandbox.vm.image.store import Image, OnProgress, Progress
 from org.sandbox.vm.layout import ImageFolder
@@ -79,7 +80,13 @@ async def _drives(path: Path, folder: ImageFolder) -> tuple[qemu.Drive, ...]:
     """Put the root in its place, or let it be made there from a tar. Raises `UsageError`."""
     root = qemu.Drive(str(folder.root), "raw")
     plain = folder.path / _PLAIN
-    if disk.is_qcow2(_head(path)):
+    head = _head(path)
+    if disk.is_qcow2(head):
+        if refers := disk.qcow2_refers(head):
+            raise UsageError(
+                f"not a usable disk: {path}: {refers}",
+                "`qemu-img convert -O qcow2 FILE NEW` makes a whole one",
+            )
         await _convert(path, plain)
         path = plain
     found = _file_systems(path)
@@ -135,9 +142,11 @@ def _unpacking(file: BinaryIO) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | 
 
 async def _convert(path: Path, plain: Path) -> None:
     """A disk in qcow2 as a plain one. Raises `EnvironmentProblem`, `UsageError`."""
+    words = ("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path), str(plain))
     try:
+        # Whatever the disk makes of `qemu-img`, it sees that disk alone.
         process = await asyncio.create_subprocess_exec(
-            *("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path), str(plain)),
+            *await alone(words, [path], [plain.parent]),
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -12,6 +12,9 @@ SECTOR = 512
 HEAD = 34 * SECTOR  # bytes of a disk's beginning that hold its tables
 EXT_HEAD = 2048
 QCOW2_MAGIC = b"QFI\xfb"
+_QCOW2_HEAD = 80
+_QCOW2_FEATURES = 3  # the first version of the format that has some
+_QCOW2_DATA_FILE = 1 << 2
 _CHUNK = 1 << 20
 _GPT_ENTRIES, _GPT_ENTRY = 128, 128
 _EXTENDED = (0x05, 0x0F, 0x85)
@@ -24,6 +27,21 @@ def is_ext(head: bytes) -> bool:
 
 def is_qcow2(head: bytes) -> bool:
     return head.startswith(QCOW2_MAGIC)
+
+
+def qcow2_refers(head: bytes) -> str:
+    """What a disk in qcow2 that begins with `head` needs beside itself, in words; empty when nothing.
+
+    It is read here and not by QEMU, which would open what the disk names."""
+    head = head.ljust(_QCOW2_HEAD, b"\0")
+    version, backing = struct.unpack_from(">IQ", head, 4)
+    (encryption,) = struct.unpack_from(">I", head, 32)
+    (features,) = struct.unpack_from(">Q", head, 72) if version >= _QCOW2_FEATURES else (0,)
+    if backing:
+        return "it stands on another file"
+    if features & _QCOW2_DATA_FILE:
+        return "its content is in another file"
+    return "it is encrypted" if encryption else ""
 
 
 def partitions(head: bytes) -> Iterator[tuple[int, int]]:
