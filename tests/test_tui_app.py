@@ -144,7 +144,7 @@ async def test_an_approval_shows_the_whole_call_and_no_is_the_default(tmp_path: 
     async with screen(tmp_path) as shown:
 
         async def ask() -> None:
-            answers.append(await shown.app.ask("coder", call("sh", cmd=command)))
+            answers.append(await shown.app.questions.ask("coder", call("sh", cmd=command)))
 
         for keys, expected in (
             (["enter"], False),
@@ -167,7 +167,7 @@ async def test_an_approval_shows_the_whole_call_and_no_is_the_default(tmp_path: 
 
 async def test_keys_meant_for_the_prompt_allow_nothing(tmp_path: Path) -> None:
     async with screen(tmp_path) as shown:
-        asked = asyncio.create_task(shown.app.ask("coder", call("sh", cmd="rm")))
+        asked = asyncio.create_task(shown.app.questions.ask("coder", call("sh", cmd="rm")))
         await shown.asked()
         await shown.pilot.press(*"yes", "enter")
         assert not asked.done()
@@ -181,7 +181,7 @@ async def test_an_interrupt_takes_the_question_away(tmp_path: Path) -> None:
             "coder",
             calling(call("sh", cmd="rm")),
             tools=[tool("sh", policy="ask")],
-            approval=Approval(shown.app.ask),
+            approval=Approval(shown.app.questions.ask),
         )
         await shown.room.invite(coder)
         await shown.say("go")

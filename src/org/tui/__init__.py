@@ -45,7 +45,7 @@ async def _show(link: Link, asking: Asking) -> int:
     from org.tui.app import ChatApp
 
     app = ChatApp(link)
-    asking.screen = app.ask
+    asking.screen = app.questions.ask
     try:
         await app.run_async()
     finally:

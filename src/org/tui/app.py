@@ -6,9 +6,9 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import App, ComposeResult
@@ -21,13 +21,14 @@ from textual.widgets import Input, TextArea
 
 from org.commands import Quit
 from org.errors import OrgError, UsageError
-from org.events import Asked, CallFinished, CallStarted, Delta, Event, Stopped, TurnEnded
-from org.tooling import ToolCall
-from org.tui.completion import aim
+from org.events import Asked, CallFinished, CallStarted, Event, Stopped, TurnEnded
 from org.tui.dialogs import Approval, Help, Recall
+from org.tui.finder import Finder
 from org.tui.link import Link
+from org.tui.news import joined
 from org.tui.panels import Roster, Status, voices
 from org.tui.prompt import Prompt
+from org.tui.questions import Questions
 from org.tui.scene import Scene
 from org.tui.transcript import Transcript
 from org.tui.typed import Typed
@@ -45,7 +46,6 @@ WIDE = 100
 """Columns from which on the roster has a column of its own."""
 
 WELCOME = "Everyone hears you; begin with @name for one alone. F1 shows the keys, Ctrl-C stops a turn."
-HINT = "Enter sends · Ctrl-J new line · F1 help"
 DARK, LIGHT = "textual-dark", "textual-light"
 
 
@@ -93,8 +93,7 @@ class ChatApp(App[None]):
         self._frame: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[Any]] = set()
         self._command: asyncio.Task[Any] | None = None
-        self._asking = asyncio.Lock()
-        self._questions: dict[str, tuple[str, asyncio.Task[bool]]] = {}  # by participant: (id, the dialog)
+        self.questions = Questions(self, self._scene, link.place, clock)
         self._typed = Typed(link.history)
         self._warned = False
         self._stopping = False
@@ -111,9 +110,9 @@ class ChatApp(App[None]):
             yield Transcript(self._scene, lambda: voices(self._link), self._clock)
             yield Roster(self._link, self._scene, self._clock, line=False)
         with Vertical(id="below"):
-            yield Input(id="finder", placeholder="find in the transcript")
+            yield Finder(lambda needle, direction: self._room_pane.search(needle, direction))
             yield Roster(self._link, self._scene, self._clock, line=True)
-            yield Prompt(self._typed, lambda: list(link.state().members), lambda: list(link.commands))
+            yield Prompt(self._typed, link)
             yield Status(self._link, self._scene, self._clock)
 
     def on_mount(self) -> None:
@@ -127,7 +126,7 @@ class ChatApp(App[None]):
         if not self._scene.blocks:
             self._scene.add("output", f"{self._link.welcome}\n{WELCOME}", self._link.id)
         self.set_interval(IDLE_S, self._tick)
-        self._aim()
+        self.query_one(Prompt).aim()
 
     def on_unmount(self) -> None:
         self._unobserve()
@@ -150,7 +149,7 @@ class ChatApp(App[None]):
         self._frame = None
         self._catch_up()
         self._refresh()
-        self._aim()
+        self.query_one(Prompt).aim()
         if self._stopping and not self._scene.running:
             self._note("")
 
@@ -159,16 +158,17 @@ class ChatApp(App[None]):
         now = self._clock()
         news = list(self._news)
         self._news.clear()
-        for event in _joined(news):
+        for event in joined(news):
             self._scene.apply(event, now)
             match event:
                 case Asked():
-                    self._put(event)
+                    dialog = self.questions.put(event)
+                    if dialog is not None:
+                        self._start(self._decide(event, dialog))
                 case CallStarted(name) | CallFinished(name) | TurnEnded(name):
-                    self._withdraw(name)
+                    self.questions.withdraw(name)
                 case Stopped():
-                    for name in list(self._questions):
-                        self._withdraw(name)
+                    self.questions.withdraw_all()
                 case _:
                     pass
 
@@ -191,9 +191,7 @@ class ChatApp(App[None]):
         if sent.text.strip() == "/help":
             self.action_keys()
             return
-        task = asyncio.create_task(self._take(sent.text))
-        self._work.add(task)
-        task.add_done_callback(self._done)
+        self._start(self._take(sent.text))
 
     async def _take(self, text: str) -> None:
         """Do what was typed: a command, or something to say."""
@@ -229,51 +227,17 @@ class ChatApp(App[None]):
             if self._command is working:
                 self._command = None
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this beside what happens on the screen."""
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._done)
+
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._work.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failure = error
             self.exit()
-
-    async def ask(self, participant: str, call: ToolCall) -> bool:
-        """Put a call before the person, one at a time."""
-        async with self._asking:
-            answered: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
-            dialog = Approval(participant, call, self._link.place, self._clock)
-
-            def answer(said: bool | None) -> None:
-                if not answered.done():
-                    answered.set_result(said)
-
-            self.bell()
-            self.push_screen(dialog, answer)
-            live = self._scene.live.get(participant)
-            if live is not None:
-                live.do("asking you", self._clock())
-            try:
-                return bool(await answered)
-            finally:
-                if live is not None:
-                    live.do("thinking", self._clock())
-                while dialog in self.screen_stack:  # the turn was stopped meanwhile
-                    await self.pop_screen()
-
-    def _put(self, asked: Asked) -> None:
-        """Put a call of a room elsewhere before the person, unless it is there already."""
-        if asked.participant in self._questions and self._questions[asked.participant][0] == asked.id:
-            return
-        self._withdraw(asked.participant)
-        call = ToolCall(asked.id, asked.tool, asked.arguments)
-        dialog = asyncio.create_task(self.ask(asked.participant, call))
-        self._questions[asked.participant] = asked.id, dialog
-        task = asyncio.create_task(self._decide(asked, dialog))
-        self._work.add(task)
-        task.add_done_callback(self._done)
-
-    def _withdraw(self, participant: str) -> None:
-        """Somebody else has answered, or the turn is over."""
-        if participant in self._questions:
-            self._questions.pop(participant)[1].cancel()
 
     async def _decide(self, asked: Asked, dialog: asyncio.Task[bool]) -> None:
         await asyncio.wait([dialog])
@@ -345,15 +309,10 @@ class ChatApp(App[None]):
         return not (on_top and action in ("find", "unfold", "keys", "scroll", "edge"))
 
     def on_key(self, event: Key) -> None:
-        """Keys that nobody took: typing anywhere goes to the prompt; in a search, up and down go on."""
+        """Keys that nobody took: typing anywhere goes to the prompt."""
         if isinstance(self.screen, ModalScreen):
             return
-        if self.focused is self.query_one("#finder"):
-            if event.key in ("up", "down"):
-                self._find(-1 if event.key == "up" else 1)
-            elif event.key == "escape":
-                self._close_finder()
-        elif event.is_printable and event.character and isinstance(self.focused, Transcript):
+        if event.is_printable and event.character and isinstance(self.focused, Transcript):
             prompt = self.query_one(Prompt)
             prompt.focus()
             prompt.insert(event.character)
@@ -361,31 +320,14 @@ class ChatApp(App[None]):
     # -- searching
 
     def action_find(self) -> None:
-        finder = self.query_one("#finder", Input)
-        finder.add_class("-open")
-        finder.focus()
+        self.query_one(Finder).open()
 
-    @on(Input.Changed, "#finder")
-    def _finder_changed(self) -> None:
-        self._find(0)
+    @on(Finder.Searched)
+    def _searched(self, searched: Finder.Searched) -> None:
+        self._note(searched.found, seconds=None)
 
-    @on(Input.Submitted, "#finder")
-    def _finder_submitted(self) -> None:
-        self._find(-1)
-
-    def _find(self, direction: int) -> None:
-        needle = self.query_one("#finder", Input).value
-        at, count = self._room_pane.search(needle, direction)
-        found = (
-            f"{at} of {count} · Up, Down · Esc ends" if count else "not here; `org search` looks in all rooms"
-        )
-        self._note(found if needle else "", seconds=None)
-
-    def _close_finder(self) -> None:
-        finder = self.query_one("#finder", Input)
-        finder.value = ""
-        finder.remove_class("-open")
-        self._room_pane.search("")
+    @on(Finder.Closed)
+    def _search_over(self) -> None:
         self._note("")
         self.query_one(Prompt).focus()
 
@@ -411,27 +353,7 @@ class ChatApp(App[None]):
     def _prompt_changed(self) -> None:
         if self._warned:
             self._note("")
-        self._aim()
-
-    def _aim(self) -> None:
-        """Show whom what is typed is for."""
-        link, prompt = self._link, self.query_one(Prompt)
-        state = link.state()
-        if link.person not in state.members:
-            return
-        names = {*state.members, *state.gone}
-        found = aim(prompt.text, link.person, names, state.members[link.person].mode, link.place)
-        prompt.set_class(found.kind in ("direct", "file") and not found.wrong, "-private")
-        prompt.set_class(found.wrong, "-wrong")
-        arrow = "✗" if found.wrong else "→"
-        prompt.show_aim(f"{link.person} {arrow} {found.words}", self._hint(prompt))
-
-    def _hint(self, prompt: Prompt) -> str:
-        name = prompt.text[1:].split(" ")[0]
-        if prompt.text.startswith("/") and name in self._link.commands:
-            usage, about = self._link.commands[name]
-            return f"/{name} {usage}".rstrip() + f" · {about}"
-        return prompt.hint() or HINT
+        self.query_one(Prompt).aim()
 
     # -- the rest
 
@@ -463,30 +385,6 @@ class ChatApp(App[None]):
     @property
     def _room_pane(self) -> Transcript:
         return self.query_one(Transcript)
-
-
-def _joined(events: list[Event]) -> list[Event]:
-    """The events with the pieces of each speaker put together, between two of any other kind."""
-    made: list[Event] = []
-    pieces: dict[str, tuple[Literal["text", "reasoning"], list[str]]] = {}
-
-    def close(name: str) -> None:
-        kind, parts = pieces.pop(name)
-        made.append(Delta("".join(parts), kind, name))
-
-    for event in events:
-        if not isinstance(event, Delta):
-            for name in list(pieces):
-                close(name)
-            made.append(event)
-            continue
-        name = event.participant
-        if name in pieces and pieces[name][0] != event.kind:
-            close(name)
-        pieces.setdefault(name, (event.kind, []))[1].append(event.text)
-    for name in list(pieces):
-        close(name)
-    return made
 
 
 def _is_light(colours: str) -> bool:

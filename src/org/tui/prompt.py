@@ -11,9 +11,11 @@ from textual.events import Key
 from textual.message import Message
 from textual.widgets import TextArea
 
-from org.tui.completion import candidates
+from org.tui.completion import aim, candidates
+from org.tui.link import Link
 from org.tui.typed import Typed
 
+HINT = "Enter sends · Ctrl-J new line · F1 help"
 NEW_LINE = ("ctrl+j", "shift+enter", "alt+enter")
 
 
@@ -51,13 +53,10 @@ class Prompt(TextArea):
     class Away(Message):
         """Tab, with nothing to complete."""
 
-    def __init__(
-        self, typed: Typed, names: Callable[[], list[str]], commands: Callable[[], list[str]]
-    ) -> None:
+    def __init__(self, typed: Typed, link: Link) -> None:
         super().__init__(id="prompt", soft_wrap=True, tab_behavior="focus", highlight_cursor_line=False)
         self._typed = typed
-        self._names = names
-        self._commands = commands
+        self._link = link
         self._place = len(typed.texts)  # in what was typed before; at its end: something new
         self._draft = ""
         self._cycle: tuple[int, list[str], int] | None = None  # (where, what, which) Tab goes through
@@ -90,11 +89,6 @@ class Prompt(TextArea):
         self.fill("")
         return text
 
-    def hint(self) -> str:
-        """What the word before the cursor may become, when it is one to complete."""
-        _, words = candidates(self._before(), self._names(), self._commands())
-        return "  ".join(words[:12])
-
     def _send(self) -> bool:
         if self.text.strip():
             self.post_message(self.Sent(self.put_away()))
@@ -120,7 +114,7 @@ class Prompt(TextArea):
 
     def _complete(self) -> bool:
         if self._cycle is None:
-            start, words = candidates(self._before(), self._names(), self._commands())
+            start, words = self._candidates()
             if not words:
                 self.post_message(self.Away())
                 return True
@@ -138,13 +132,33 @@ class Prompt(TextArea):
             self._cycle = None
         return True
 
+    def _candidates(self) -> tuple[int, list[str]]:
+        """What the word before the cursor may become, when it is one to complete."""
+        return candidates(self._before(), list(self._link.state().members), list(self._link.commands))
+
     def _before(self) -> str:
         return self.get_text_range((0, 0), self.cursor_location)
 
     def action_recall(self) -> None:
         self.post_message(self.Recall())
 
-    def show_aim(self, words: str, hint: str) -> None:
-        """What stands on the frame: whom it is for, and what helps."""
-        self.border_title = Content(f" {words} ")
-        self.border_subtitle = Content(f" {hint} ")
+    def aim(self) -> None:
+        """Show on the frame whom it is for, and what helps."""
+        link, state = self._link, self._link.state()
+        if link.person not in state.members:
+            return
+        names = {*state.members, *state.gone}
+        found = aim(self.text, link.person, names, state.members[link.person].mode, link.place)
+        self.set_class(found.kind in ("direct", "file") and not found.wrong, "-private")
+        self.set_class(found.wrong, "-wrong")
+        arrow = "✗" if found.wrong else "→"
+        self.border_title = Content(f" {link.person} {arrow} {found.words} ")
+        self.border_subtitle = Content(f" {self._hint()} ")
+
+    def _hint(self) -> str:
+        name = self.text[1:].split(" ")[0]
+        if self.text.startswith("/") and name in self._link.commands:
+            usage, about = self._link.commands[name]
+            return f"/{name} {usage}".rstrip() + f" · {about}"
+        _, words = self._candidates()
+        return "  ".join(words[:12]) or HINT
