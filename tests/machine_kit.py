@@ -46,6 +46,13 @@ class Owner(Home):
         done = self.vm("up", "--memory", "512", *words)
         assert done.returncode == 0, done.stderr.decode()
 
+    def doctor(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`org doctor WORDS`, which proves a machine's walls, and may take its time."""
+        command = [*ORG, "doctor", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=self.env, cwd=self.project, timeout=UP_S, check=False
+        )
+
     def settings(self, **flags: object) -> Settings:
         named = {name.replace("__", "."): value for name, value in flags.items()}
         return load(cwd=self.project, flags=named, env=self.env)
