@@ -84,7 +84,7 @@ class Answers(BaseHTTPRequestHandler):
         if self.mode == "crash":
             os._exit(3)
         if self.mode == "slow":
-            time.sleep(1)
+            time.sleep(0.6)
         if self.mode == "garbage":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{{{{{")
         if self.mode == "endpoint":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -49,15 +48,14 @@ class Side:
         self._place = Layout(place_of(program).root / name)
         self._folder = folder
         self._ask = ask
-        self._listener: socket.socket | None = None
+        self._port = 0
         self._generation: Generation | None = None
         self._plan: Plan | None = None
 
     @property
     def door(self) -> Door:
         """Where it answers. Its token is whatever its file holds, if that is its own file."""
-        assert self._listener is not None
-        return Door(self._listener.getsockname()[1], self._ask, self._token())
+        return Door(self._port, self._ask, self._token())
 
     @property
     def log(self) -> Path:
@@ -172,16 +170,15 @@ class Side:
 
     async def _open(self, plan: Plan) -> None:
         self._close()
-        self._listener = bind(0)
-        self._generation = await Generation.start(plan, self._listener)
+        # Its keeper alone holds the socket: when that has ended, nobody waits there for an answer.
+        with bind(0) as listener:
+            self._port = listener.getsockname()[1]
+            self._generation = await Generation.start(plan, listener)
 
     def _close(self) -> None:
         if self._generation is not None:
             self._generation.leave()
             self._generation = None
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
 
     def _token(self) -> str:
         if not self._ask.token:
