@@ -211,7 +211,7 @@ async def test_what_others_write_is_no_markup_and_no_escape(tmp_path: Path) -> N
         assert text.count("[red]x[/red] [@click=app.quit]quit[/]") >= 4
         assert "<script>alert(1)</script>" in text
         assert "a (javascript:alert)" in text
-        for item in shown.transcript._items:
+        for item in shown.transcript._rows.items:
             for strip in item.strips:
                 for segment in strip:
                     assert "\x1b" not in segment.text and "\x07" not in segment.text
@@ -393,7 +393,7 @@ async def test_a_very_long_line_is_shown_in_part(tmp_path: Path) -> None:
     async with screen(tmp_path, ann) as shown:
         await shown.say("go")
         await shown.until("xxx")
-        assert 1000 < len(shown.transcript._saying["ann"].strips) <= KEPT_ROWS
+        assert 1000 < len(shown.transcript._rows._saying["ann"].strips) <= KEPT_ROWS
         gate.set()
         await shown.quiet()
         assert "… 1,970,000 characters are not shown …" in shown.text
@@ -425,8 +425,8 @@ async def test_light_and_dark(tmp_path: Path) -> None:
         await shown.say("hello")
         await shown.quiet()
         before = shown.app.theme
-        styles = [s.style for s in shown.transcript._items[-2].strips[-1]]
+        styles = [s.style for s in shown.transcript._rows.items[-2].strips[-1]]
         await shown.pilot.press("f2")
         await shown.pilot.pause()
         assert shown.app.theme != before
-        assert [s.style for s in shown.transcript._items[-2].strips[-1]] != styles
+        assert [s.style for s in shown.transcript._rows.items[-2].strips[-1]] != styles

@@ -57,7 +57,7 @@ class Screen:
     @property
     def rows(self) -> list[str]:
         """All rows of the transcript, in sight or not."""
-        return [strip.text.rstrip() for item in self.transcript._items for strip in item.strips]
+        return [strip.text.rstrip() for item in self.transcript._rows.items for strip in item.strips]
 
     @property
     def text(self) -> str:

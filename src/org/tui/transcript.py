@@ -6,9 +6,7 @@ It stays at the end while things are said, unless somebody has scrolled up.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -23,24 +21,13 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
-from org.tui.paint import Painter, Palette, Saying
+from org.tui.paint import Painter, Palette
+from org.tui.rows import Item, Rows
 from org.tui.scene import Block, Live, Scene
+from org.tui.search import Search
 
 NARROWEST = 12
-MARGIN = 2
-"""Characters at the beginning of a row that belong to nobody's words."""
-
 NAMES = 6
-ALONE_ROWS = 400
-"""Rows of a single speaker that are shown while it speaks; several share the screen."""
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    """A block with its rows."""
-
-    block: Block | Live
-    strips: list[Strip] = field(default_factory=list)
 
 
 class Transcript(ScrollView, can_focus=True):
@@ -99,17 +86,10 @@ class Transcript(ScrollView, can_focus=True):
         self._scene = scene
         self._voices = voices
         self._clock = clock
-        self._items: list[_Item] = []
-        self._tops: list[int] = []
-        self._settled = 0  # how many of the items are settled blocks
-        self._saying: dict[str, Saying] = {}
-        self._seen = (-1, 0)  # (rebuilt, pruned) of the scene as it is shown
+        self._rows = Rows(scene)
         self._painter: Painter | None = None
         self._cursor: Block | Live | None = None
-        self._needle = ""
-        self._hits: list[int] = []  # the rows at which what is searched for begins
-        self._marks: dict[int, list[tuple[int, int]]] = {}  # row -> the cells of it that were found
-        self._at = -1  # which hit one stands at
+        self._search = Search()
 
     # -- what there is to show
 
@@ -123,113 +103,49 @@ class Transcript(ScrollView, can_focus=True):
         width = self._width
         if width <= 0:
             return
-        voices = self._voices()
-        if self._painter is not None and len(self._painter.voices) != len(voices):
-            self._painter.voices = voices
+        voices, rows, row = self._voices(), self._rows, self.scroll_offset.y
         anchor = None
         if self._painter is None:
-            anchor = None if self.following else self._anchor()
+            anchor = None if self.following else rows.at(row)
             self._painter = Painter(self._palette(), width, voices)
-            self._items, self._settled, self._saying = [], 0, {}
-            self._seen = (self._scene.rebuilt, self._scene.pruned)
-        painter = self._painter
-        removed = self._settle(painter)
-        self._show_live(painter)
-        top = 0
-        self._tops = []
-        for item in self._items:
-            self._tops.append(top)
-            top += len(item.strips)
-        row = self.scroll_offset.y - removed
+            rows.clear()
+        elif len(self._painter.voices) != len(voices):
+            self._painter.voices = voices
+        row -= rows.update(self._painter, self._clock(), self.size.height)
         if anchor is not None:
-            row = self._row_of(*anchor)
+            row = rows.row_of(anchor[0].block, anchor[1])
         following = self.following
-        self.virtual_size = Size(width, top)
+        self.virtual_size = Size(width, rows.height)
         if following:
             self.scroll_end(animate=False, immediate=True)
         elif row != self.scroll_offset.y:
             self.scroll_to(y=max(0, row), animate=False, immediate=True)
-        if self._needle:
-            self._search()
+        self._search.update(rows)
         self.refresh()
-
-    def _anchor(self) -> tuple[Block | Live, int]:
-        """The block at the upper edge, and how many of its rows are above that."""
-        place = max(0, bisect_right(self._tops, self.scroll_offset.y) - 1)
-        return self._items[place].block, self.scroll_offset.y - self._tops[place]
-
-    def _row_of(self, block: Block | Live, offset: int) -> int:
-        for item, top in zip(self._items, self._tops, strict=True):
-            if item.block is block:
-                return top + min(offset, len(item.strips) - 1)
-        return 0
-
-    def _settle(self, painter: Painter) -> int:
-        """Take over the settled blocks; how many rows went away at the top."""
-        scene = self._scene
-        rebuilt, pruned = self._seen
-        self._seen = (scene.rebuilt, scene.pruned)
-        del self._items[self._settled :]
-        removed = 0
-        if rebuilt != scene.rebuilt:
-            known = {id(item.block): item for item in self._items}
-            self._items = []
-            for block in scene.blocks:
-                self._items.append(known.get(id(block)) or _Item(block, painter.block(block)))
-        else:
-            gone = self._items[: scene.pruned - pruned]
-            removed = sum(len(item.strips) for item in gone)
-            del self._items[: len(gone)]
-            for block in scene.blocks[len(self._items) :]:
-                self._items.append(_Item(block, painter.block(block)))
-        self._settled = len(self._items)
-        return removed
-
-    def _show_live(self, painter: Painter) -> None:
-        lives = list(self._scene.live.values())
-        now = self._clock()
-        share = ALONE_ROWS
-        if len(lives) > 1:
-            share = max(3, self.size.height // len(lives) - 3)
-        for live in lives:
-            saying = self._saying.get(live.who)
-            if saying is None or saying.live is not live or saying.number != live.number:
-                saying = self._saying[live.who] = Saying(painter, live)
-            saying.update()
-            head, foot = painter.live_head(live), painter.live_foot(live, now)
-            said = saying.strips
-            if len(said) > share and live.folded:
-                said = [said[0], *said[1 - share :]]
-            self._items.append(_Item(live, [*head, *said, *foot]))
-        for who in self._saying.keys() - self._scene.live.keys():
-            del self._saying[who]
 
     # -- drawing
 
     def render_line(self, y: int) -> Strip:
         row = self.scroll_offset.y + y
-        place = bisect_right(self._tops, row) - 1
+        found = self._rows.at(row)
         strip = Strip.blank(0)
-        if 0 <= place < len(self._items) and row - self._tops[place] < len(self._items[place].strips):
-            strip = self._items[place].strips[row - self._tops[place]]
+        if found is not None and found[1] < len(found[0].strips):
+            strip = found[0].strips[found[1]]
         strip = strip.adjust_cell_length(self.size.width)
-        for start, end in self._marks.get(row, ()):
+        for start, end in self._search.marks.get(row, ()):
             strip = _marked(strip, start, end, self._background("transcript--found"))
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(row)) is not None:
             start, end = span
             style = self.screen.get_component_rich_style("screen--selection")
             strip = _marked(strip, start, self.size.width if end < 0 else end, style)
-        if self.has_focus and self._is_cursor(place, row):
+        if self.has_focus and found is not None and self._is_cursor(*found):
             strip = _marked(strip, 0, self.size.width, self._background("transcript--cursor"))
         return strip.apply_style(self.rich_style).apply_offsets(0, row)
 
-    def _is_cursor(self, place: int, row: int) -> bool:
-        if not 0 <= place < len(self._items) or self._items[place].block is not self._cursor:
-            return False
-        item = self._items[place]
+    def _is_cursor(self, item: Item, above: int) -> bool:
         head = 1 if isinstance(item.block, Live) or item.block.kind == "message" else 0
-        return row == self._tops[place] + head
+        return item.block is self._cursor and above == head
 
     def _background(self, name: str) -> Style:
         return Style(bgcolor=self.get_component_rich_style(name).bgcolor)
@@ -255,7 +171,7 @@ class Transcript(ScrollView, can_focus=True):
 
     def action_step(self, direction: int) -> None:
         """Go to the next block that can be folded, before or after."""
-        foldable = [item.block for item in self._items if item.block.folded is not None]
+        foldable = [item.block for item in self._rows.items if item.block.folded is not None]
         if not foldable:
             self.scroll_relative(y=direction, animate=False)
             return
@@ -264,7 +180,7 @@ class Transcript(ScrollView, can_focus=True):
             self._cursor = foldable[max(0, min(place, len(foldable) - 1))]
         else:
             self._cursor = foldable[-1]
-        self._show_row(self._row_of(self._cursor, 0))
+        self._show_row(self._rows.row_of(self._cursor, 0))
 
     def action_fold(self) -> None:
         if self._cursor is not None:
@@ -279,23 +195,21 @@ class Transcript(ScrollView, can_focus=True):
 
     def toggle_all(self) -> None:
         """Unfold all, or fold all when all are unfolded."""
-        blocks = [item.block for item in self._items if item.block.folded is not None]
+        blocks = [item.block for item in self._rows.items if item.block.folded is not None]
         folded = not any(block.folded for block in blocks)
         for block in blocks:
             block.folded = folded
         self._redraw(lambda item: item.block.folded is not None)
 
-    def _redraw(self, which: Callable[[_Item], bool]) -> None:
-        for item in self._items[: self._settled]:
-            if self._painter is not None and which(item) and isinstance(item.block, Block):
-                item.strips = self._painter.block(item.block)
+    def _redraw(self, which: Callable[[Item], bool]) -> None:
+        if self._painter is not None:
+            self._rows.redraw(self._painter, which)
         self.refresh_scene()
 
     def on_click(self, event: Click) -> None:
-        row = self.scroll_offset.y + event.y
-        place = bisect_right(self._tops, row) - 1
-        if 0 <= place < len(self._items) and not self.screen.get_selected_text():
-            item, above = self._items[place], row - self._tops[place]
+        found = self._rows.at(self.scroll_offset.y + event.y)
+        if found is not None and not self.screen.get_selected_text():
+            item, above = found
             if above == 0 or (isinstance(item.block, Live) and above <= 2):
                 self._cursor = item.block
                 self.toggle(item.block)
@@ -310,40 +224,17 @@ class Transcript(ScrollView, can_focus=True):
 
         What is folded and holds it is unfolded. An empty needle ends the search.
         """
-        if needle != self._needle:
-            self._needle, self._at = needle, -1
-            self._unfold(needle)
-        self._search()
-        if not self._hits:
-            self.refresh()
-            return 0, 0
-        if self._at < 0:
-            self._at = len(self._hits) - 1  # the newest first
-        else:
-            self._at = (self._at + direction) % len(self._hits)
-        self._show_row(self._hits[self._at])
+        if needle != self._search.needle:
+            self._search = Search(needle)
+            for item in self._rows.settled:
+                if isinstance(item.block, Block) and self._search.is_hidden_in(item.block):
+                    self.toggle(item.block)
+        self._search.update(self._rows)
+        row = self._search.go(direction)
+        if row is not None:
+            self._show_row(row)
         self.refresh()
-        return self._at + 1, len(self._hits)
-
-    def _unfold(self, needle: str) -> None:
-        wanted = needle.lower()
-        for item in self._items[: self._settled]:
-            block = item.block
-            if needle and isinstance(block, Block) and block.folded and wanted in _hidden(block).lower():
-                self.toggle(block)
-
-    def _search(self) -> None:
-        self._hits, self._marks = [], {}
-        if not self._needle:
-            return
-        for item, top in zip(self._items, self._tops, strict=True):
-            for row, start, length in _places(item.strips, self._needle):
-                self._hits.append(top + row)
-                while length > 0 and row < len(item.strips):
-                    end = min(start + length, len(item.strips[row].text))
-                    self._marks.setdefault(top + row, []).append((start, end))
-                    length -= end - start + 1
-                    row, start = row + 1, MARGIN
+        return self._search.place
 
     def _show_row(self, row: int) -> None:
         if not self.scroll_offset.y <= row < self.scroll_offset.y + self.size.height:
@@ -373,7 +264,7 @@ class Transcript(ScrollView, can_focus=True):
         return True
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        rows = [strip.text.rstrip() for item in self._items for strip in item.strips]
+        rows = [strip.text.rstrip() for item in self._rows.items for strip in item.strips]
         return selection.extract("\n".join(rows)), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
@@ -387,30 +278,3 @@ def _marked(strip: Strip, start: int, end: int, style: Style) -> Strip:
     before, inside, after = strip.divide(cuts)
     painted = Strip([Segment(s.text, (s.style or Style()) + style) for s in inside])
     return Strip.join([before, painted, after])
-
-
-def _places(strips: Sequence[Strip], needle: str) -> Iterator[tuple[int, int, int]]:
-    """(row, character of it, length) of each place at which `needle` stands, across the ends of rows too."""
-    starts, text, wanted = [], "", needle.lower()
-    parts = []
-    length = 0
-    for strip in strips:
-        part = strip.text[MARGIN:].rstrip() + " "
-        lowered = part.lower()
-        parts.append(lowered if len(lowered) == len(part) else part)
-        starts.append(length)
-        length += len(part)
-    text = "".join(parts)
-    place = text.find(wanted)
-    while place >= 0:
-        row = bisect_right(starts, place) - 1
-        yield row, place - starts[row] + MARGIN, len(wanted)
-        place = text.find(wanted, place + len(wanted))
-
-
-def _hidden(block: Block) -> str:
-    """What a folded block does not show."""
-    if block.call is None:
-        return block.text
-    arguments = "\n".join(str(value) for value in block.call.call.arguments.values())
-    return f"{arguments}\n{block.call.result.output}"
