@@ -187,7 +187,8 @@ async def _up(machine: Machine, call: Call, number: int = 0) -> None:
         if image is None:
             image = await build_image(cache, mirror=call.settings.vm.mirror, on_progress=steps.progress)
             _say_unsigned(image)
-            machine.make(image)
+            if not machine.make(image):  # somebody else did meanwhile
+                image = machine.image(cache) or image
         cpus = min(_MOST_CPUS, os.cpu_count() or 1)
         upstream = _upstream(call.settings)
         started = await machine.up(
@@ -240,15 +241,21 @@ async def _end(machine: Machine, *, hard: bool) -> None:
 async def _import(call: Call) -> int:
     machine, path = call.machine, call.args.file
     if (await machine.status()).state != "absent":
-        raise UsageError(f"there is a machine `{machine.name}` already", "`org vm rm` removes it")
+        raise _there(machine)
+    machine.check_path()
     _warn(call.settings)
     cache = call.settings.places.cache
     with steps_shown() as steps:
         base = await build_image(cache, mirror=call.settings.vm.mirror, on_progress=steps.progress)
         image = await import_image(cache, path.absolute(), base=base, on_progress=steps.progress)
-        machine.make(image)
+        if not machine.make(image):
+            raise _there(machine)
     print(f"the machine `{machine.name}` is made of {path}; `org vm up` starts it")
     return ExitCode.DONE
+
+
+def _there(machine: Machine) -> UsageError:
+    return UsageError(f"there is a machine `{machine.name}` already", "`org vm rm` removes it")
 
 
 def _confirm(what: str, *, yes: bool) -> None:

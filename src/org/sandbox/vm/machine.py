@@ -11,10 +11,11 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -27,6 +28,7 @@ from org.sandbox.vm.image.store import Image, folder_of, read_image
 from org.sandbox.vm.layout import MachineFolder, StateFolder
 from org.sandbox.vm.link import Link, linked
 from org.sandbox.vm.plan import Plan
+from org.sandbox.vm.snapshots import stands
 from org.sandbox.vm.start import BOOT_S, Way
 from org.sandbox.vm.starter import begin
 
@@ -113,22 +115,52 @@ class Machine:
             )
         return image
 
-    def make(self, image: Image) -> None:
-        """Make the machine, on `image`. Raises `UsageError` when it is there, or cannot be."""
-        if len(os.fsencode(self.folder.socket)) > _MOST_PATH:
-            raise UsageError(f"the path of a socket may have {_MOST_PATH} bytes: {self.folder.socket}")
+    def check_path(self) -> None:
+        """Raises `UsageError` for a machine whose sockets could not be reached."""
+        excess = len(os.fsencode(self.folder.socket)) - _MOST_PATH
+        if excess > 0:
+            raise UsageError(
+                f"the path of a socket may have {_MOST_PATH} bytes: {self.folder.socket}",
+                f"a `--name`, or an `XDG_STATE_HOME`, that is shorter by {excess}",
+            )
+
+    def make(self, image: Image) -> bool:
+        """Make the machine, on `image`. False when it is there already, perhaps since a moment ago.
+
+        Raises `UsageError`, `EnvironmentProblem` when it cannot be.
+        """
+        self.check_path()
         path = self.folder.image
-        if path.exists():
-            raise UsageError(f"there is a machine `{self.name}` already", "`org vm rm` removes it")
-        self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.write_text(image.key + "\n")
-        self._stand_on(image)
+        with self._writing():
+            self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            part = path.with_name(f".image-{secrets.token_hex(8)}")
+            try:
+                part.write_text(image.key + "\n")
+                path.hardlink_to(part)  # whole or not at all, and one of several that make it
+            except FileExistsError:
+                return False
+            finally:
+                part.unlink(missing_ok=True)
+                with suppress(OSError):  # there is something in it, as there should be
+                    self.folder.path.rmdir()
+            self._stand_on(image)
+        return True
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises `EnvironmentProblem` when the block meets a disk that is full, or may not be written."""
+        try:
+            yield
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"{error.strerror}: {error.filename or self.folder.path}", "`df` shows what is left of disks"
+            ) from error
 
     def _stand_on(self, image: Image) -> None:
         """Have the image kept for as long as the machine is there."""
         image.folder.machines.mkdir(exist_ok=True)
         for other in image.folder.machines.iterdir():
-            if not other.exists():  # of a machine that was removed
+            if not stands(other):  # of a machine that was removed
                 other.unlink(missing_ok=True)
         link = image.folder.machines / hashlib.sha256(os.fsencode(self.folder.path)).hexdigest()[:16]
         with suppress(FileExistsError):
@@ -158,7 +190,8 @@ class Machine:
 
         Raises `EnvironmentProblem`, and `SandboxGone` when it did not come up.
         """
-        self._stand_on(image)
+        with self._writing():
+            self._stand_on(image)
         folder, hostname = str(self.folder.path), _GUEST if self.name == DEFAULT else self.name
         root = str(image.folder.path)
         plan = Plan(folder, root, str(cache), image.arch, hostname, memory_mib, cpus, upstream, port)
@@ -171,8 +204,9 @@ class Machine:
             if way is None:
                 on_step("waiting for the machine, which another process starts or ends")
                 way = await self._until_up()
-        self.folder.memory.write_text(f"{memory_mib}\n")
-        self.folder.port.write_text(f"{port}\n")
+        with self._writing():
+            self.folder.memory.write_text(f"{memory_mib}\n")
+            self.folder.port.write_text(f"{port}\n")
         return Started(asyncio.get_running_loop().time() - begun, way, tuple(notes))
 
     async def _until_up(self) -> Way | None:
