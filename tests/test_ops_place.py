@@ -154,6 +154,20 @@ def test_a_supervisor_that_is_kept_stays_when_nothing_is_served(tmp_path: Path) 
             assert kept.wait() == 0
 
 
+def test_a_verb_from_outside_waits_for_the_supervisor_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(place.OUTSIDE, "{}")
+    with site(tmp_path) as one:
+        one.layout.run.mkdir()
+        one.layout.supervisor_socket.touch()  # as one that was killed leaves it
+        later = ["sh", "-c", 'sleep 0.5; exec "$@"', "sh"]  # after it was asked
+        words = [*later, *ours.words("org.ops.supervisor", str(one.layout.root), "--stay")]
+        with subprocess.Popen(words, env=ours.environment(os.environ), stderr=subprocess.DEVNULL) as kept:
+            assert one.status()["supervisor"]["pid"] == kept.pid
+            kept.terminate()
+
+
 # -- what goes in and out
 
 

@@ -89,16 +89,16 @@ class Shop(Owner):
 
     def asked(self, colour: str) -> dict[str, Any]:
         """What is served at a port of this host, once the relay has it."""
-        port = self.ports + (colour == "candidate")
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
-                    said: dict[str, Any] = json.load(answer)
-                    return said
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+        there = "7002" if colour == "candidate" else "7001"
+        network: dict[str, Any] = {"serving": {}}
+        deadline = time.monotonic() + 120
+        while network["serving"].get(there) != "":  # to try it out may take the port from who is to have it
+            assert time.monotonic() < deadline, network
+            network = json.loads(self.vm("status", "--json").stdout)["network"]
+        url = f"http://127.0.0.1:{network['inbound'][there]}/"
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            said: dict[str, Any] = json.load(answer)
+            return said
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -193,6 +193,20 @@ def test_promote_and_rollback_move_main_there_and_are_seen_here(shop: Shop) -> N
     assert shop.git("rev-parse", "org/main") == back["commit"]
     kinds = [entry["kind"] for entry in shop.told("history")["entries"]]
     assert kinds == ["promote", "rollback"]
+
+
+def test_a_verdict_is_given_there_and_its_page_comes_out(shop: Shop) -> None:
+    folder = shop.told("candidate", "edit", "--new")["folder"]
+    assert shop.there(f"echo '# mine' > {folder}/fitness.toml").returncode == 0
+    shop.told("candidate", "commit", "-m", "judge otherwise")
+    (shop.folder / "tasks.toml").write_text('[[task]]\nid = "a"\nprompt = "?"\ncheck.python = "score.py"\n')
+    (shop.folder / "score.py").write_text("print(1)\n")
+    page = shop.folder / "page.html"
+    done = shop.verb("fitness", "--tasks", "../tasks.toml", "--report", str(page))
+    assert (done.returncode, done.stderr) == (ExitCode.FAILED, ""), done.stdout
+    assert "fitness.toml" in done.stdout
+    assert f"written: {page}" in done.stdout
+    assert page.read_text().startswith("<!doctype html>")
 
 
 def test_new_commits_of_this_host_go_in(shop: Shop) -> None:

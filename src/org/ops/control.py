@@ -6,15 +6,19 @@ import json
 import os
 import socket
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from org.errors import EnvironmentProblem, OrgError
-from org.ops import ours, wire
+from org.ops import ours, place, wire
 from org.ops.layout import Colour, Layout
 from org.ops.plan import environment
 
 _ATTEMPTS = 3
+_KEPT_S = 60.0
+_POLL_S = 0.1
 _ANSWER_S = 3600.0
 """A generation may take as long as its `ready_timeout` to come up; nobody waits longer than this."""
 
@@ -98,6 +102,9 @@ def _ask(layout: Layout, asked: dict[str, Any]) -> dict[str, Any]:
 def _start(layout: Layout) -> None:
     """A supervisor in a process of its own, which answers when this returns. When somebody else starts one
     at the same moment, theirs does."""
+    if place.is_carried_in():
+        _await(layout)
+        return
     layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     with layout.supervisor_log.open("ab") as log:
         started = subprocess.run(
@@ -115,6 +122,17 @@ def _start(layout: Layout) -> None:
         raise EnvironmentProblem("the supervisor did not start", f"see {layout.supervisor_log}")
     if "error" in told and told["code"] != 6:
         raise _error(told)
+
+
+def _await(layout: Layout) -> None:
+    """Where a job keeps the supervisor: one of our own would end with the verb, and all that it serves."""
+    deadline = time.monotonic() + _KEPT_S
+    while time.monotonic() < deadline:
+        with suppress(_Nobody):
+            _ask(layout, {"do": "status"})
+            return
+        time.sleep(_POLL_S)
+    raise EnvironmentProblem("the supervisor of this program does not run", f"see {layout.supervisor_log}")
 
 
 def _error(told: dict[str, Any]) -> OrgError:

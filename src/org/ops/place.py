@@ -53,6 +53,11 @@ def in_guest() -> bool:
     return _GUEST.exists()
 
 
+def is_carried_in() -> bool:
+    """Whether the verb was typed on the host of this machine."""
+    return OUTSIDE in os.environ
+
+
 def outlive_the_verb(kin: int) -> None:
     """Have this process end with that one: in a machine, what a verb started ends with the verb."""
     if in_guest():

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 
 from org.cli.vm.shown import steps_shown
 from org.cli.vm.verb import Call, Verb
-from org.errors import EnvironmentProblem, ExitCode, OrgError, SandboxGone, UsageError
+from org.errors import EnvironmentProblem, OrgError, SandboxGone, UsageError
 from org.ops import place, program, settings, trust
-from org.ops.cli import fitness
+from org.ops.cli import compare, fitness
 from org.ops.cli.answer import give_error
 from org.ops.fitness import tasks
 from org.ops.git import Git
@@ -34,6 +35,7 @@ from org.wording import clean
 _SERVED_BY_A_SUPERVISOR = frozenset(
     {"start", "stop", "status", "fitness", "promote", "rollback", "recover", "compare"}
 )
+_WITH_FILES = {"fitness": fitness.parser, "compare": compare.parser}
 _TELLS_OF_BRANCHES = frozenset({"candidate", "promote", "rollback", "recover", "status", "history"})
 
 
@@ -88,8 +90,9 @@ async def _carry_out(call: Call) -> int:
     if code is None:
         raise SandboxGone("the machine did not say how the verb ended")
     for path, name in carried.written.items():
-        if code in (ExitCode.DONE, ExitCode.FAILED, ExitCode.INCONCLUSIVE):
-            _write(path, await there.get(name))
+        data = await there.taken(name)
+        if data is not None:
+            _write(path, data)
     if verb in _TELLS_OF_BRANCHES:
         await _deliver(there, repository)
     return code if code >= 0 else 128 - code
@@ -143,25 +146,21 @@ def names_of(here: Program) -> Names:
 def carried_by(verb: str, words: Sequence[str]) -> Carried:
     """The files that a verb names. The last of an option's values counts, so that words are only added."""
     carried = Carried()
-    if verb != "fitness":
+    if verb not in _WITH_FILES:
         return carried
-    args = fitness.parser().parse_args(words)
-    if args.tasks:
+    args = _WITH_FILES[verb]().parse_args(words)
+    if getattr(args, "tasks", ""):
         path = Path(args.tasks).resolve()
-        folder = _name(path)
+        # The same for the same file: a verdict says by which tasks it was reached.
+        folder = sha256(os.fsencode(path)).hexdigest()[:16]
         carried.read = {path: f"{folder}/{path.name}"}
         carried.read |= {path.parent / name: f"{folder}/{name}" for name in _scorers(path)}
         carried.words.append(f"--tasks={path_there(carried.read[path])}")
     if args.report:
         path = Path(args.report).resolve()
-        carried.written = {path: f"{_name(path)}.html"}
+        carried.written = {path: f"{token_hex(8)}.html"}
         carried.words.append(f"--report={path_there(carried.written[path])}")
     return carried
-
-
-def _name(path: Path) -> str:
-    """The same for the same file: a verdict says by which tasks it was reached."""
-    return sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def _scorers(path: Path) -> list[str]:

@@ -150,10 +150,15 @@ class ProgramThere:
                 "+refs/org/heads/cand/*:refs/remotes/org/cand/*",
             )
 
-    async def get(self, name: str) -> bytes:
-        """A file that a verb wrote at `path_there(name)`."""
+    async def taken(self, name: str) -> bytes | None:
+        """A file that a verb wrote at `path_there(name)`, which is removed there; None when it wrote none."""
+        path = path_there(name)
         async with self._channel() as channel:
-            return await channel.read_file(f"{_FILES}/{name}", MOST_FILE)
+            if (await channel.exec(Command(["test", "-f", path]))).exit_code:
+                return None
+            data = await channel.read_file(f"{_FILES}/{name}", MOST_FILE)
+            await channel.exec(Command(["rm", "-f", path]))
+            return data
 
     # -- how
 
