@@ -13,6 +13,7 @@ from typing import Any
 
 from org.config.places import find_places
 from org.sandbox.vm import accel, initramfs, qemu
+from org.sandbox.vm.hypervisor import listening
 from org.sandbox.vm.image import Image, build_image
 from org.sandbox.vm.layout import MachineFolder
 
@@ -86,16 +87,19 @@ async def guest(folder: Path, of: Image, **more: Any) -> AsyncIterator[Guest]:
         kernel=str(of.folder.kernel),
         initrd=str(machine.initrd),
         drives=(qemu.Drive(str(machine.overlay)),),
-        ports=(qemu.Port("org.ctl", str(machine.ctl)), qemu.Port("org.net", str(machine.net))),
+        ports=(qemu.Port("org.ctl"), qemu.Port("org.net")),
         accel=await accel.choose(CACHE, of.folder.kernel, of.arch),
         arch=of.arch,
         memory_mib=256,
         console=str(machine.console),
-        qmp=str(machine.qmp),
     )
-    process = await asyncio.create_subprocess_exec(
-        *qemu.argv(replace(spec, **more)), stdin=asyncio.subprocess.DEVNULL
-    )
+    spec = replace(spec, **more)
+    sockets = [folder / port.name.removeprefix("org.") for port in spec.ports]
+    with listening(machine.qmp, *sockets) as fds:
+        ports = tuple(replace(port, fd=fd) for port, fd in zip(spec.ports, fds[1:], strict=True))
+        process = await asyncio.create_subprocess_exec(
+            *qemu.argv(replace(spec, qmp=fds[0], ports=ports)), stdin=asyncio.subprocess.DEVNULL, pass_fds=fds
+        )
     try:
         reader, writer = await _reached(machine.ctl, process)
         try:

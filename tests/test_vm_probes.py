@@ -88,6 +88,20 @@ async def test_the_doctor_finds_every_wall_held_and_every_control_reached(owner:
     assert KEY not in done.stdout
 
 
+async def test_qemu_has_of_its_machine_the_disk_and_no_variable_of_its_owner(owner: Owner) -> None:
+    status = await owner.machine.up_or_gone()
+    assert status.pid is not None
+    hypervisor = next(box._below(status.pid))
+    folder = owner.machine.folder
+    assert os.listdir(f"/proc/{hypervisor}/root{folder.path}") == [folder.overlay.name]
+    for pid in (hypervisor, int(box._status(hypervisor)["PPid"])):
+        words = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        assert {word.partition("=")[0] for word in words if word} <= {"PATH", "LANG", "PWD"}
+    assert KEY not in Path(f"/proc/{status.pid}/environ").read_text()
+    for path in (folder.ctl, folder.net, folder.qmp, folder.socket):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
 async def test_what_a_machine_reaches_is_reported(owner: Owner) -> None:
     """The addresses of a host given to the guest itself, and listeners at the host's very ports."""
     given = "10.0.2.2/32 169.254.169.254/32 1.1.1.1/32"
@@ -250,6 +264,7 @@ def test_this_process_is_in_no_box() -> None:
     assert not box._no_more(status | {"NoNewPrivs": "0"})[0]
     assert not any(box._namespace(me, name)[0] for name in box._NAMESPACES)
     assert not box._writes(me, Path("/nowhere"))[0]
+    assert not box._variables(me)[0]
     assert box._devices(me)[0] == ([name for _, name in socket.if_nameindex()] == ["lo"])
 
 

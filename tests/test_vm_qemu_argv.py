@@ -12,9 +12,9 @@ SPEC = MachineSpec(
     kernel="/i/vmlinuz",
     initrd="/m/initrd.cpio",
     drives=(Drive("/m/overlay.qcow2"), Drive("/i/root.tar", "raw", read_only=True)),
-    ports=(Port("org.ctl", "/m/ctl"), Port("org.net", "/m/net")),
+    ports=(Port("org.ctl", 4), Port("org.net", 5)),
     console="/m/console",
-    qmp="/m/qmp",
+    qmp=3,
 )
 
 
@@ -42,7 +42,12 @@ def test_disks_and_ports_are_in_order() -> None:
         "virtserialport,chardev=port0,name=org.ctl",
         "virtserialport,chardev=port1,name=org.net",
     ]
-    assert option(words, "-chardev")[0] == "socket,id=port0,path=/m/ctl,server=on,wait=off"
+    assert option(words, "-chardev") == [
+        "socket,id=qmp,fd=3,server=on,wait=off",
+        "socket,id=port0,fd=4,server=on,wait=off",
+        "socket,id=port1,fd=5,server=on,wait=off",
+    ]
+    assert option(words, "-mon") == ["chardev=qmp,mode=control"]
 
 
 @pytest.mark.parametrize(
@@ -87,16 +92,15 @@ def test_a_machine_that_waits_for_a_state_is_given_no_kernel() -> None:
 
 
 def test_a_comma_in_a_path_stays_part_of_it() -> None:
-    words = argv(replace(SPEC, drives=(Drive("/a,readonly=on/b"),), console="/c,d", qmp="/q,r"))
+    words = argv(replace(SPEC, drives=(Drive("/a,readonly=on/b"),), console="/c,d"))
     assert "file=/a,,readonly=on/b," in option(words, "-drive")[0]
     assert option(words, "-serial") == ["file:/c,,d"]
-    assert option(words, "-qmp")[0].startswith("unix:/q,,r,")
 
 
 def test_without_a_console_file_the_console_is_standard_output() -> None:
-    words = argv(replace(SPEC, console="", qmp="", ports=()))
+    words = argv(replace(SPEC, console="", qmp=-1, ports=()))
     assert option(words, "-serial") == ["stdio"]
-    assert "-qmp" not in words and "virtio-serial-pci" not in words
+    assert "-mon" not in words and "virtio-serial-pci" not in words
 
 
 def test_words_for_the_kernel_are_added() -> None:

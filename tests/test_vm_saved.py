@@ -18,8 +18,8 @@ SPEC = MachineSpec(
     kernel="/i/vmlinuz",
     initrd="/m/initrd",
     drives=(Drive("/m/overlay"),),
-    ports=(Port("org.ctl", "/m/ctl"),),
-    qmp="/m/qmp",
+    ports=(Port("org.ctl", 4),),
+    qmp=3,
 )
 IMAGE = ImageFolder(Path("/i"))
 
@@ -45,8 +45,8 @@ def test_machines_that_differ_in_their_places_only_share_a_state() -> None:
         SPEC,
         initrd="/n/initrd",
         drives=(Drive("/n/overlay"),),
-        ports=(Port("org.ctl", "/n/ctl"),),
-        qmp="/n/qmp",
+        ports=(Port("org.ctl", 8),),
+        qmp=7,
         memory=Memory("/s/ram", share=True),
         incoming=True,
     )

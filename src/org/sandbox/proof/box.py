@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from org.sandbox.proof.report import Probe
-from org.sandbox.vm.layout import StateFolder
+from org.sandbox.vm.layout import MachineFolder, StateFolder
 
 WALL = "box"
 _PROC = Path("/proc")
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _FILTERED = "2"
+_VARIABLES = {"PATH", "LANG", "PWD"}
 _OF_NO_DISK = ("tmpfs", "proc", "devpts", "mqueue", "devtmpfs")
 _NAMESPACES = {"pid": "other processes", "net": "the network", "mnt": "files", "ipc": "shared memory"}
 
@@ -24,7 +25,7 @@ Said: TypeAlias = tuple[bool, str]
 
 def look(supervisor: int | None, folder: Path) -> tuple[list[Probe], tuple[str, ...]]:
     """(What of the wall stands, by attempt; its names, for those that do). `supervisor` is the process
-    that a machine lives in, `folder` the machine's, where alone its QEMU may write.
+    that a machine lives in, `folder` the machine's, of which its QEMU may write to the disk alone.
 
     Nothing, where this is not told by /proc.
     """
@@ -42,6 +43,7 @@ def look(supervisor: int | None, folder: Path) -> tuple[list[Probe], tuple[str, 
         "box-devices": ("does it see network devices?", lambda: _devices(qemu)),
         "box-home": ("does it see your home?", lambda: _home(qemu, Path.home())),
         "box-writes": ("where can it write?", lambda: _writes(qemu, folder)),
+        "box-environment": ("has it variables of yours?", lambda: _variables(qemu)),
     }
     for name, what in _NAMESPACES.items():
         looks[f"box-{name}"] = (f"does it share {what}?", lambda name=name: _namespace(qemu, name))  # type: ignore[misc]
@@ -60,7 +62,8 @@ def _probe(name: str, tried: str, made: Callable[[], Said]) -> Probe:
 def _standing(probes: list[Probe], qemu: int) -> tuple[str, ...]:
     held = {probe.name for probe in probes if probe.held}
     names = []
-    if {f"box-{name}" for name in _NAMESPACES} | {"box-devices", "box-home", "box-writes"} <= held:
+    around = {"box-devices", "box-home", "box-writes", "box-environment"}
+    if {f"box-{name}" for name in _NAMESPACES} | around <= held:
         names.append("bubblewrap")
     if "box-seccomp" in held:
         names.append("seccomp")
@@ -146,13 +149,24 @@ def _home(qemu: int, home: Path) -> Said:
 def _writes(qemu: int, folder: Path) -> Said:
     """Each mount that can be written and is not in memory. The memory that a machine was forked from is
     one: QEMU opens it for writing, and whoever saved it looks whether it changed before each use."""
-    own = folder.resolve()
+    own = MachineFolder(folder).overlay.resolve()
     places = [Path(target) for target, kind in _mounts(qemu, writable=True) if kind not in _OF_NO_DISK]
     others = [place for place in places if place != own and not place.is_relative_to("/dev")]
     unmarked = [str(place) for place in others if not _marked(place)]
     if unmarked:
         return False, f"in {', '.join(unmarked)}"
-    return True, "in the machine's folder" + (", and its snapshot's marked memory" if others else " alone")
+    return True, "to the machine's disk" + (", and its snapshot's marked memory" if others else " alone")
+
+
+def _variables(qemu: int) -> Said:
+    """Its own, and those of whoever started it, which it may read too."""
+    status = _status(qemu)
+    for pid in (qemu, int(status["PPid"])):
+        words = _PROC.joinpath(str(pid), "environ").read_bytes().split(b"\0")
+        names = {word.partition(b"=")[0].decode(errors="replace") for word in words if word}
+        if names - _VARIABLES:
+            return False, f"there is {', '.join(sorted(names - _VARIABLES))}"
+    return True, "none but where programs are"
 
 
 def _marked(place: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from org.errors import EnvironmentProblem
 from org.sandbox.vm import initramfs, qemu
+from org.sandbox.vm.environment import bare
 from org.sandbox.vm.qemu import Accel, MachineSpec
 from org.sandbox.vm.tied import tied
 
@@ -58,6 +59,7 @@ async def works_with(accel: Accel, kernel: Path, arch: str, seconds: float = PRO
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            env=bare(),
         )
         output = process.stdout
         assert output is not None
@@ -102,7 +104,10 @@ async def qemu_version(arch: str) -> str:
     name = qemu.program(arch)
     try:
         process = await asyncio.create_subprocess_exec(
-            *(name, "--version"), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+            *(name, "--version"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env=bare(),
         )
     except OSError as error:
         raise EnvironmentProblem(

@@ -8,8 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from org.sandbox.vm.environment import bare
+
 _NOBODY = "65534"
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 # QEMU's own: no program is started, no right gained, no call of the past made.
 _SECCOMP = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 
@@ -19,8 +22,8 @@ async def boxed(
 ) -> tuple[list[str], tuple[str, ...]]:
     """(QEMU's command line behind the walls that can be had here, their names).
 
-    It then sees the system's programs, the folders `reads`, and `writes`, folders or files, where alone
-    it can write; no network, no other process.
+    It then sees the system's programs, and `reads` and `writes`, folders or files that are there; only
+    to `writes` it can write. No network, no other process, and no variable but `PATH`.
     """
     words, walls = list(argv), []
     if sys.platform == "linux":
@@ -49,6 +52,7 @@ def _front(reads: Sequence[Path], writes: Sequence[Path], *, kvm: bool) -> list[
         return []
     words = [bwrap, "--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY]
     words += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    words += ["--clearenv", "--setenv", "PATH", _PATH]
     for name in _SYSTEM:
         words += ["--ro-bind-try", name, name]
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
@@ -67,5 +71,6 @@ async def _works(argv: Sequence[str]) -> bool:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
+        env=bare(),
     )
     return await process.wait() == 0

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from org.errors import SandboxGone
 from org.sandbox.vm import qemu, qmp
 from org.sandbox.vm.box import boxed
 from org.sandbox.vm.console import Console
+from org.sandbox.vm.environment import bare
+from org.sandbox.vm.layout import MachineFolder
 from org.sandbox.vm.qemu import MachineSpec
 from org.sandbox.vm.tied import tied
 
@@ -41,32 +44,37 @@ class Hypervisor:
 
 @asynccontextmanager
 async def running(
-    spec: MachineSpec,
-    console: Path,
-    log: Callable[[str], None],
-    *,
-    reads: Sequence[Path],
-    writes: Sequence[Path],
+    spec: MachineSpec, folder: MachineFolder, image: Path, log: Callable[[str], None]
 ) -> AsyncIterator[Hypervisor]:
-    """Start QEMU, which ends with the block if it did not before.
+    """Start QEMU, which ends with the block if it did not before. Its own words go to `log`.
 
-    The guest's console is kept at `console`, QEMU's own words go to `log`; it sees `reads` and `writes`.
-    `spec` names the control socket. Raises `SandboxGone` when it does not answer.
+    It sees the folder `image` and what `spec` names, and writes to the disks and the memory in there.
+    What else is in `folder` it does not see: its console is kept there, and its sockets are made there.
+    Raises `SandboxGone` when it does not answer.
     """
-    argv, walls = await boxed(qemu.argv(spec), reads, writes, kvm=spec.accel == "kvm")
-    said = Console(console)
-    process = await asyncio.create_subprocess_exec(
-        *tied(argv),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    reads = [image] if spec.incoming else [image, Path(spec.initrd)]
+    writes = [Path(drive.path) for drive in spec.drives]
+    if spec.memory.path:
+        writes.append(Path(spec.memory.path))
+    said = Console(folder.console)
+    with listening(folder.qmp, folder.ctl, folder.net) as fds:
+        ports = tuple(replace(port, fd=fd) for port, fd in zip(spec.ports, fds[1:], strict=True))
+        words = qemu.argv(replace(spec, qmp=fds[0], ports=ports))
+        argv, walls = await boxed(words, reads, writes, kvm=spec.accel == "kvm")
+        process = await asyncio.create_subprocess_exec(
+            *tied(argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=bare(),
+            pass_fds=fds,
+        )
     assert process.stdout is not None
     assert process.stderr is not None
     hearing = asyncio.create_task(said.keep(process.stdout))
     logging = asyncio.create_task(_logged(process.stderr, log))
     try:
-        async with qmp.connect(Path(spec.qmp), alive=lambda: process.returncode is None) as control:
+        async with qmp.connect(folder.qmp, alive=lambda: process.returncode is None) as control:
             yield Hypervisor(process, control, said, (spec.accel.upper(), *walls), hearing)
     finally:
         if process.returncode is None:
@@ -74,6 +82,20 @@ async def running(
                 process.kill()
         await process.wait()
         await asyncio.gather(hearing, logging)
+
+
+@contextmanager
+def listening(*paths: Path) -> Iterator[list[int]]:
+    """New sockets at `paths`, as descriptors for QEMU, which needs no folder to make them in then."""
+    with ExitStack() as stack:
+        fds = []
+        for path in paths:
+            path.unlink(missing_ok=True)
+            one = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            one.bind(str(path))
+            path.chmod(0o600)
+            fds.append(one.fileno())
+        yield fds
 
 
 async def _logged(said: asyncio.StreamReader, log: Callable[[str], None]) -> None:

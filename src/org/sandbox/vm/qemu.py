@@ -24,10 +24,11 @@ class Drive:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A virtio-serial port `name` in the guest; QEMU listens for the host's end on a unix socket."""
+    """A virtio-serial port `name` in the guest; QEMU listens for the host's end at a unix socket, which
+    it is given as the descriptor `fd`."""
 
     name: str
-    socket: str
+    fd: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ class Memory:
 class MachineSpec:
     """A machine to start. `memory_mib` is in MiB; `arch` as in `uname -m`.
 
-    An empty `console` is QEMU's standard output, an empty `qmp` none. `cpu` is a model of QEMU's,
-    empty for the fullest that the accelerator has; a snapshot that is to be read under KVM needs a
-    named one. With `incoming` the machine waits for a snapshot instead of booting, and needs no kernel.
+    An empty `console` is QEMU's standard output. `qmp` is the control socket's descriptor, as of a port;
+    below 0 there is none. `cpu` is a model of QEMU's, empty for the fullest that the accelerator has; a
+    snapshot that is to be read under KVM needs a named one. With `incoming` the machine waits for a
+    snapshot instead of booting, and needs no kernel.
     """
 
     kernel: str
@@ -59,7 +61,7 @@ class MachineSpec:
     memory_mib: int = 512
     cpus: int = 1
     console: str = ""
-    qmp: str = ""
+    qmp: int = -1
     memory: Memory = Memory()
     incoming: bool = False
     append: str = ""
@@ -89,8 +91,8 @@ def argv(spec: MachineSpec) -> list[str]:
         words += ["-append", " ".join(filter(None, (f"console={console}", _APPEND, spec.append)))]
     words += ["-serial", f"file:{_escaped(spec.console)}" if spec.console else "stdio"]
     words += ["-object", _memory(spec.memory, spec.memory_mib)]
-    if spec.qmp:
-        words += ["-qmp", f"unix:{_escaped(spec.qmp)},server=on,wait=off"]
+    if spec.qmp >= 0:
+        words += ["-chardev", _listening("qmp", spec.qmp), "-mon", "chardev=qmp,mode=control"]
     for number, drive in enumerate(spec.drives):
         words += _drive(drive, f"disk{number}")
     words += ["-device", "virtio-rng-pci"]
@@ -124,9 +126,13 @@ def _ports(ports: Sequence[Port]) -> list[str]:
         return []
     words = ["-device", "virtio-serial-pci"]
     for number, port in enumerate(ports):
-        words += ["-chardev", f"socket,id=port{number},path={_escaped(port.socket)},server=on,wait=off"]
+        words += ["-chardev", _listening(f"port{number}", port.fd)]
         words += ["-device", f"virtserialport,chardev=port{number},name={port.name}"]
     return words
+
+
+def _listening(name: str, fd: int) -> str:
+    return f"socket,id={name},fd={fd},server=on,wait=off"
 
 
 def _escaped(path: str) -> str:

@@ -35,11 +35,11 @@ def key_of(spec: MachineSpec, image: ImageFolder, initrd: bytes, qemu_version: s
         spec,
         kernel="",
         initrd="",
-        qmp="",
+        qmp=-1,
         memory=Memory(),
         incoming=False,
         drives=tuple(replace(drive, path="") for drive in spec.drives),
-        ports=tuple(replace(port, socket="") for port in spec.ports),
+        ports=tuple(replace(port, fd=-1) for port in spec.ports),
     )
     processor = "" if spec.accel == "tcg" else _processor()
     texts = [str(_FORMAT), str(image.path), qemu_version, processor, *qemu.argv(alike)]

@@ -98,12 +98,11 @@ class Start:
             kernel=str(self._image.kernel),
             initrd=str(folder.initrd),
             drives=(qemu.Drive(str(folder.overlay)),),
-            ports=(qemu.Port("org.ctl", str(folder.ctl)), qemu.Port("org.net", str(folder.net))),
+            ports=(qemu.Port("org.ctl"), qemu.Port("org.net")),
             accel=chosen,
             arch=plan.arch,
             memory_mib=plan.memory_mib,
             cpus=1 if chosen == "tcg" else plan.cpus,
-            qmp=str(folder.qmp),
         )
         version = await accel.qemu_version(plan.arch)
         self.key = saved.key_of(self._spec, self._image, self._initrd, version)
@@ -162,11 +161,12 @@ class Start:
         self._step("starting a machine for the snapshot")
         work.initrd.write_bytes(self._initrd)
         await make_overlay(work.disk, self._image.root)
+        work.ram.touch(0o600)
         memory = Memory(str(work.ram), share=True)
         drives = (qemu.Drive(str(work.disk)),)
         spec = replace(self._spec, initrd=str(work.initrd), drives=drives, memory=memory)
         async with AsyncExitStack() as own:
-            running = await self._running(own, spec, work.path)
+            running = await self._running(own, spec)
             self._step("waiting for its guest")
             await _settle(self._folder.ctl)
             self._step("saving the snapshot")
@@ -175,15 +175,12 @@ class Start:
             await running.qmp.quit()
             await running.process.wait()
         work.initrd.unlink()
-        work.ram.chmod(0o600)
 
     # -- QEMU
 
-    async def _running(self, stack: AsyncExitStack, spec: MachineSpec, *writes: Path) -> Hypervisor:
-        """QEMU, which can write to the machine's folder, and `writes`."""
-        folder, reads = self._folder, [self._image.path]
+    async def _running(self, stack: AsyncExitStack, spec: MachineSpec) -> Hypervisor:
         return await stack.enter_async_context(
-            hypervisor.running(spec, folder.console, self._log, reads=reads, writes=[folder.path, *writes])
+            hypervisor.running(spec, self._folder, self._image.path, self._log)
         )
 
     async def _resumed(
@@ -197,9 +194,8 @@ class Start:
         """Go on from a state; `loaded()` is called before the guest does. Raises `EnvironmentProblem`,
         `SandboxGone`."""
         spec = replace(self._spec, memory=memory, incoming=True)
-        writes = [Path(memory.path)] if memory.path else []
         async with AsyncExitStack() as own:
-            running = await self._running(own, spec, *writes)
+            running = await self._running(own, spec)
             await running.qmp.load(state.state)
             loaded()
             await running.qmp.cont()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from org.errors import SandboxGone
+from org.sandbox.vm import environment
 from org.sandbox.vm.plan import Plan
 from org.sandbox.vm.start import Way
 
@@ -34,6 +35,7 @@ async def begin(
             stderr=file,
             start_new_session=True,
             cwd="/",
+            env=environment.ours(),
         )
     assert starter.stdin is not None
     assert starter.stdout is not None
