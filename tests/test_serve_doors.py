@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from org.errors import EnvironmentProblem
-from org.serve import bodies, drain
+from org.serve import bodies, connection
 from org.serve.doors import Pace, read_token
 from org.serve.passes import Passes
 from serve_kit import TOKEN, Client, request, site
@@ -185,7 +185,7 @@ async def test_who_has_no_token_takes_nobodys_turn(tmp_path: Path) -> None:
 
 
 async def test_too_many_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 2)
     async with (
         site(tmp_path) as server,
         await Client.connect(server.port) as one,
@@ -199,7 +199,7 @@ async def test_too_many_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 async def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "REQUEST_S", 0.05)
+    monkeypatch.setattr(connection, "REQUEST_S", 0.05)
     async with site(tmp_path) as server, await Client.connect(server.port) as client:
         client.send(b"GET /health HTTP/1.1\r\nHost: 127")
         assert await client.closed()

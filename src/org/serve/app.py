@@ -31,6 +31,8 @@ MAX_READERS = 4096
 KEY_LENGTH = 200
 TICKET_S = 30
 """Within which an event stream must be asked for with its ticket."""
+PART_BYTES = 64 * 1024
+"""How much is given to a connection at once: what a reader does not take is not copied for it."""
 RECONNECT_MS = 500
 """After which a browser whose event stream has ended comes back."""
 
@@ -193,7 +195,8 @@ class EventStream(Response):
                 await send(_part(b"retry: %d\n\n" % RECONNECT_MS))
                 while True:
                     if data := reader.take():
-                        await send(_part(data))
+                        for place in range(0, len(data), PART_BYTES):
+                            await send(_part(data[place : place + PART_BYTES]))
                     elif stream.ended:
                         return
                     else:

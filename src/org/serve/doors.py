@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from org.errors import EnvironmentProblem
+from org.serve.connection import know
 from org.serve.passes import Passes
 from org.serve.refusal import Refusal, answer
 
@@ -123,6 +124,7 @@ class Doors:
             changes = scope["method"] not in SAFE_METHODS
             if changes or scope["path"] not in self._public:
                 self._check_token(scope, headers)
+                know(scope)
             if changes and not _URGENT.fullmatch(scope["path"]):
                 _check_pace(self._pace)
         except Refusal as refusal:

@@ -14,82 +14,31 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import Receive, Scope, Send
 
-KEEP_ALIVE_S = 5
-"""Seconds for which a connection is kept open without a request."""
-REQUEST_S = 30.0
-"""Seconds within which a new connection must have sent the head of its first request."""
-MAX_CONNECTIONS = 5000
-"""Connections at once; one more is told to come back later."""
+from org.serve.connection import CLOSE, KEEP_ALIVE_S, Connection
+
 DRAIN_S = 30.0
 """Seconds after which a drain ends whatever still runs."""
+GRACE_S = 1.0
+"""Seconds for which what was ended may still put things away."""
 TICK_S = 0.05
-CLOSE = (b"connection", b"close")
 
 
-class Connection(H11Protocol):
-    """A connection that does not wait for ever for its first request, and refuses what is no HTTP in
-    the form that errors have here."""
+class Ending:
+    """The outermost application: what is cancelled because the server ends is no error of it."""
 
-    _patience: asyncio.TimerHandle | None = None
+    def __init__(self, app: Any) -> None:
+        self.now = False
+        self._app = app
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(503, b"Service Unavailable", b"too many connections")
-            return
-        self._patience = self.loop.call_later(REQUEST_S, self._give_up)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def handle_events(self) -> None:
-        super().handle_events()
-        if self.cycle is not None:
-            self._stop_waiting()
-
-    def data_received(self, data: bytes) -> None:
-        if not self.transport.is_closing():  # it was refused
-            super().data_received(data)
-
-    def send_400_response(self, msg: str) -> None:
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._refuse(400, b"Bad Request", b"this is no HTTP request")
-        else:
-            self.transport.close()  # in the middle of an answer there is no place for another
-
-    def _refuse(self, status: int, reason: bytes, message: bytes) -> None:
-        body = b'{"error":{"message":"%b","hint":""}}' % message
-        head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), CLOSE]
-        for event in (
-            h11.Response(status_code=status, headers=head, reason=reason),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
-
-    def close_if_idle(self) -> None:
-        """Close it unless a request is being answered."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.shutdown()
-
-    def say_close(self) -> None:
-        """Have the answer that is being made say that the connection ends with it."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.default_headers = [*self.cycle.default_headers, CLOSE]
-
-    def _give_up(self) -> None:
-        self.close_if_idle()
-
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self.now:
+                raise
 
 
 class Server(uvicorn.Server):
@@ -106,6 +55,7 @@ class Server(uvicorn.Server):
         keep_alive_s: float = KEEP_ALIVE_S,
         drain_s: float = DRAIN_S,
     ) -> None:
+        config.app = self._ending = Ending(config.app)
         super().__init__(config)
         self.told = asyncio.Event()
         """Set once the server was told to end."""
@@ -128,19 +78,31 @@ class Server(uvicorn.Server):
         state.default_headers = [*state.default_headers, CLOSE]
         for connection in self._connections():
             connection.say_close()
+            connection.hurry()
         self._draining()
         deadline = asyncio.get_running_loop().time() + self._drain_s
         await self._wait_for(lambda: not state.connections, self._keep_alive_s)
         for connection in self._connections():
             connection.close_if_idle()
+            connection.hurry()  # what it closed may have something to send still
         await self._finish(self._left(deadline))
         await self._wait_for(lambda: not (state.connections or state.tasks), self._left(deadline))
-        for task in list(state.tasks):
-            task.cancel()
+        await self._end()
+
+    async def _end(self) -> None:
+        """End what still runs: by itself, or since nobody listens any more, or else cancelled."""
+        tasks = self.server_state.tasks
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_S)
         for connection in self._connections():
             connection.transport.abort()
-        if state.tasks:
-            await asyncio.wait(state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_S)
+        self._ending.now = True
+        for task in list(tasks):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _connections(self) -> list[Connection]:
         return [c for c in self.server_state.connections if isinstance(c, Connection)]

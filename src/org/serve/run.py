@@ -24,6 +24,7 @@ from org.events import Event
 from org.serve import drain
 from org.serve.acts import Acts
 from org.serve.app import Api, make_app
+from org.serve.connection import KEEP_ALIVE_S, Connection
 from org.serve.contract import Contract
 from org.serve.doors import Doors, Pace
 from org.serve.forks import Choose, Forks, chosen
@@ -57,7 +58,7 @@ class Serving:
     certificate: Path | None = None
     key: Path | None = None
     pace: Pace = field(default_factory=Pace)
-    keep_alive_s: float = drain.KEEP_ALIVE_S
+    keep_alive_s: float = KEEP_ALIVE_S
     drain_s: float = drain.DRAIN_S
     more_routes: Callable[[Hub], Sequence[BaseRoute]] = lambda hub: ()
 
@@ -166,9 +167,7 @@ async def _private_health(path: str, health: Health) -> AsyncIterator[None]:
     config = drain.config(Starlette(routes=[Route("/health", health.endpoint)]))
     config.load()
     state = ServerState()
-    server = await asyncio.get_running_loop().create_unix_server(
-        lambda: drain.Connection(config, state, {}), path
-    )
+    server = await asyncio.get_running_loop().create_unix_server(lambda: Connection(config, state, {}), path)
     try:
         yield
     finally:

@@ -230,8 +230,9 @@ class Reader:
         self.seq += len(frames)
         if self.seq == stream.seq:
             self._catch_up()
-            frames.append(self._present)
-            self._present = b""
+            if self._present:  # one frame alone is not copied
+                frames.append(self._present)
+                self._present = b""
         return b"".join(frames)
 
     def _catch_up(self) -> None:
