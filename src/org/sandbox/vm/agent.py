@@ -29,15 +29,29 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from org.sandbox.vm import channels, family, frames, groups, hosts, jobs, loop, passing, running
+    from org.sandbox.vm import (
+        channels,
+        daemons,
+        family,
+        frames,
+        groups,
+        hosts,
+        jobs,
+        loop,
+        orders,
+        passing,
+        running,
+    )
 else:  # beside this file in the guest
     import channels
+    import daemons
     import family
     import frames
     import groups
     import hosts
     import jobs
     import loop
+    import orders
     import passing
     import running
 
@@ -55,7 +69,7 @@ class Agent:
         self.loop = loop.Loop()
         self.groups = groups.Groups()
         self.warm = family.Warm(self.loop, sys.executable or "/usr/bin/python3")
-        self._daemons: dict[str, running.Daemon] = {}
+        self._daemons: dict[str, daemons.Daemon] = {}
         self._session = os.urandom(8).hex()
         self._net = net
         self._operations: dict[str, hosts.Begin] = {
@@ -97,7 +111,7 @@ class Agent:
         return begin(channel, request)
 
     def _exec(self, channel: channels.Channel, request: dict[str, Any]) -> channels.Work | None:
-        return running.Job(self.loop, self.groups, self.warm, channel, running.Wanted.of(request))
+        return running.Job(self.loop, self.groups, self.warm, channel, orders.Wanted.of(request))
 
     def _read(self, channel: channels.Channel, request: dict[str, Any]) -> channels.Work | None:
         return passing.reading(self.loop, channel, request)
@@ -110,9 +124,9 @@ class Agent:
         old = self._daemons.get(name)
         if old is not None and old.code is None:
             raise channels.Refused("busy", f"the job `{name}` runs already (process {old.pid})")
-        if old is None and len(self._daemons) >= running.MOST_DAEMONS:
+        if old is None and len(self._daemons) >= daemons.MOST_DAEMONS:
             raise channels.Refused("busy", f"there are {len(self._daemons)} jobs already")
-        daemon = running.Daemon(self.loop, self.groups, running.Wanted.of(request))
+        daemon = daemons.Daemon(self.loop, self.groups, orders.Wanted.of(request))
         self._daemons[name] = daemon
         channel.close(pid=daemon.pid)
         return None
@@ -137,7 +151,7 @@ class Agent:
             return passing.Following(channel, daemon, size)
         return passing.Telling(channel, daemon.log(size))
 
-    def _daemon(self, request: dict[str, Any]) -> running.Daemon:
+    def _daemon(self, request: dict[str, Any]) -> daemons.Daemon:
         daemon = self._daemons.get(str(request["name"]))
         if daemon is None:
             raise channels.Refused("usage", f"there is no job `{request['name']}`")

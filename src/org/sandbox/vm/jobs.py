@@ -17,7 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from org.sandbox.vm import channels, child, family, groups, hosts, loop, passing, running
+    from org.sandbox.vm import channels, child, family, groups, hosts, loop, orders, passing, running
 else:  # beside this file in the guest
     import channels
     import child
@@ -25,6 +25,7 @@ else:  # beside this file in the guest
     import groups
     import hosts
     import loop
+    import orders
     import passing
     import running
 
@@ -182,7 +183,7 @@ class Server:
         self._check(request)
         match request["op"]:
             case "exec":
-                wanted = running.Wanted.of(request)
+                wanted = orders.Wanted.of(request)
                 return running.Job(self._loop, self._groups, self._warm, channel, wanted)
             case "read":
                 return passing.reading(self._loop, channel, request)

@@ -7,12 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from org.sandbox.vm import channels, frames, loop, places, running
+    from org.sandbox.vm import channels, daemons, frames, loop, orders, places
 else:  # beside this file in the guest
     import channels
+    import daemons
     import frames
+    import orders
     import places
-    import running
 
 _MOST_UNHEARD = 262_144  # bytes of a log that wait for a host; of more, the first are left out
 
@@ -32,7 +33,7 @@ def writing(channel: channels.Channel, request: dict[str, Any]) -> Writing:
 
 
 def _opened(request: dict[str, Any], flags: int) -> int:
-    who = running.identity(request["user"])
+    who = orders.identity(request["user"])
     workspace = places.prepared(request["workspace"], who)
     return places.opened(workspace, who, request["path"], flags)
 
@@ -128,7 +129,7 @@ class Telling:
 class Following:
     """What a command that stays says, its last `size` bytes first, until it has ended."""
 
-    def __init__(self, channel: channels.Channel, daemon: running.Daemon, size: int) -> None:
+    def __init__(self, channel: channels.Channel, daemon: daemons.Daemon, size: int) -> None:
         self._channel = channel
         self._daemon = daemon
         self._rest = bytearray(daemon.log(size))
