@@ -7,12 +7,10 @@ the rest.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import os
 import re
 import secrets
-import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -20,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from org.errors import Busy, EnvironmentProblem, SandboxGone, UsageError
+from org.errors import EnvironmentProblem, SandboxGone, UsageError
 from org.sandbox.vm import frames, layout, saved
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.gate import Upstream
+from org.sandbox.vm.holding import holder, holding
 from org.sandbox.vm.image.store import Image, folder_of, read_image
 from org.sandbox.vm.layout import MachineFolder, StateFolder
 from org.sandbox.vm.link import Link, linked
@@ -37,6 +36,8 @@ DEFAULT = "default"
 
 State: TypeAlias = Literal["absent", "down", "starting", "up", "ending", "silent"]
 
+_REMOVED = ".removed-"
+_KEY = re.compile(r"[0-9a-f]{24}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _MOST_PATH = 107  # bytes of the path of a unix socket
 _DOWN_S = 60.0
@@ -77,7 +78,7 @@ class Machine:
     async def status(self) -> Status:
         if not self.folder.path.is_dir():
             return Status(self.name, "absent")
-        pid = self._holder()
+        pid = holder(self.folder)
         if pid is None:
             return Status(self.name, "down", suspended=StateFolder(self.folder.suspended).manifest.exists())
         try:
@@ -107,7 +108,8 @@ class Machine:
         path = self.folder.image
         if not path.exists():
             return None
-        image = read_image(folder_of(cache, path.read_text().strip()))
+        key = path.read_text().strip()
+        image = read_image(folder_of(cache, key)) if _KEY.fullmatch(key) else None
         if image is None:
             raise EnvironmentProblem(
                 f"the image of the machine `{self.name}` is not in {layout.images(cache)} any more",
@@ -132,10 +134,12 @@ class Machine:
         self.check_path()
         path = self.folder.image
         with self._writing():
-            self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for place in (self.folder.path.parent, self.folder.path):
+                place.mkdir(parents=True, exist_ok=True, mode=0o700)
             part = path.with_name(f".image-{secrets.token_hex(8)}")
             try:
                 part.write_text(image.key + "\n")
+                saved.settle(part)
                 path.hardlink_to(part)  # whole or not at all, and one of several that make it
             except FileExistsError:
                 return False
@@ -200,7 +204,7 @@ class Machine:
         way = None
         while way is None:
             notes.clear()
-            way = await begin(plan, self.folder.log, self._holder, on_step, notes.append)
+            way = await begin(plan, self.folder.log, on_step, notes.append)
             if way is None:
                 on_step("waiting for the machine, which another process starts or ends")
                 way = await self._until_up()
@@ -226,7 +230,7 @@ class Machine:
     async def down(self) -> bool:
         """Have it suspended, to be woken where it was; one that does not end is killed. Whether it was
         running."""
-        pid = self._holder()
+        pid = holder(self.folder)
         if pid is None:
             return False
         seconds = _DOWN_S
@@ -241,7 +245,7 @@ class Machine:
 
     async def kill(self) -> None:
         """End it as pulling the plug would. Raises `EnvironmentProblem` when it does not end."""
-        pid = self._holder()
+        pid = holder(self.folder)
         if pid is None:
             return
         with suppress(ProcessLookupError):
@@ -250,17 +254,20 @@ class Machine:
             raise EnvironmentProblem(f"process {pid} of the machine `{self.name}` cannot be killed")
         self.folder.socket.unlink(missing_ok=True)
 
-    def reset(self) -> None:
+    async def reset(self) -> None:
         """Forget all that was written in the machine. Raises `Busy` when it runs."""
-        self._refuse_running()
-        for path in (self.folder.overlay, self.folder.id):
-            path.unlink(missing_ok=True)
-        saved.remove(self.folder.suspended)
+        async with holding(self.folder):
+            for path in (self.folder.overlay, self.folder.id):
+                path.unlink(missing_ok=True)
+            saved.remove(self.folder.suspended)
 
-    def remove(self) -> None:
+    async def remove(self) -> None:
         """Remove it with its disk. Raises `Busy` when it runs."""
-        self._refuse_running()
-        shutil.rmtree(self.folder.path)
+        place = self.folder.path.parent
+        async with holding(self.folder):
+            self.folder.path.replace(place / f"{_REMOVED}{secrets.token_hex(8)}")
+        for stale in place.glob(f"{_REMOVED}*"):  # with what was left when this was cut short
+            await asyncio.to_thread(saved.remove, stale)
 
     @asynccontextmanager
     async def channel(self, surroundings: Surroundings) -> AsyncIterator[Channel]:
@@ -285,42 +292,25 @@ class Machine:
 
     async def _ended(self, seconds: float) -> bool:
         deadline = asyncio.get_running_loop().time() + seconds
-        while self._holder() is not None:
+        while holder(self.folder) is not None:
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(_POLL_S)
         return True
 
-    def _refuse_running(self) -> None:
-        pid = self._holder()
-        if pid is not None:
-            raise Busy(f"the machine `{self.name}` runs (process {pid})", "`org vm down` ends it")
-
-    def _holder(self) -> int | None:
-        """The process that the machine lives in, by the lock that it holds; its number is in there."""
-        try:
-            lock = os.open(self.folder.lock, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-        except BlockingIOError:
-            return int(os.pread(lock, 20, 0) or b"0") or None
-        finally:
-            os.close(lock)
-
 
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
 
 
 def machines_of(state: Path) -> list[Machine]:
     """All machines, by name."""
-    return [Machine(MachineFolder(path.parent)) for path in sorted(layout.machines(state).glob("*/image"))]
+    return [
+        Machine(MachineFolder(path.parent)) for path in sorted(layout.machines(state).glob("[!.]*/image"))
+    ]
 
 
 def machine_of(state: Path, name: str = DEFAULT) -> Machine:

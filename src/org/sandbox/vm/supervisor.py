@@ -1,23 +1,23 @@
 """The process that a machine lives in: owns QEMU and the relay, and serves the machine's socket.
 
-    python -m org.sandbox.vm.supervisor < PLAN
+    python -m org.sandbox.vm.supervisor
 
-It reads a `Plan` as JSON, leaves whoever started it, and says on standard output how far it is, a JSON
-object a line: its `pid`, each `step`, then `ready` or `error`. QEMU never outlives it.
+It reads a `Plan` as a line of JSON, leaves whoever started it, and says on standard output how far it is,
+a JSON object a line: each `step`, then `ready` or `error`. When standard input ends before, nobody waits
+for the machine any more, and it gives up. QEMU never outlives it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from org.sandbox.vm.plan import Plan
 from org.sandbox.vm.start import Start, Up
 from org.sandbox.vm.switch import Switch
 
+_STARTER = 0  # standard input, which ends when whoever started it leaves
 _LOCK_S = 1.0  # somebody who only looks holds the lock for a moment
 _POLL_S = 0.02
 _SYNC_S = 20.0
@@ -44,10 +45,9 @@ Tell = Callable[[Mapping[str, Any]], None]
 
 
 def main() -> int:
-    plan = Plan.from_json(sys.stdin.read())
+    plan = Plan.from_json(sys.stdin.readline())
     if os.fork():  # whoever waits for this process is not to wait for the machine
         os._exit(0)
-    _tell({"pid": os.getpid()})
     try:
         asyncio.run(supervise(plan, _tell))
     except OrgError as error:
@@ -58,7 +58,7 @@ def main() -> int:
 
 def _tell(what: Mapping[str, Any]) -> None:
     """For whoever started it, who may have left."""
-    with suppress(BrokenPipeError):
+    with suppress(ConnectionError):
         sys.stdout.write(json.dumps(what) + "\n")
         sys.stdout.flush()
 
@@ -96,11 +96,19 @@ class _Supervisor:
         self._tell({"note": text})
 
     async def run(self) -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_reader(_STARTER, self._on_starter)
         async with AsyncExitStack() as stack:
             up = await self._started(stack)
             if up is not None:
                 await self._serve(up)
+
+    def _on_starter(self) -> None:
+        """Whoever started it has left, and has nothing to say before."""
+        asyncio.get_running_loop().remove_reader(_STARTER)
+        self._log("given up: nobody waits for the machine any more")
+        self._stop.set()
 
     async def _started(self, stack: AsyncExitStack) -> Up | None:
         """The machine; None when it was to go down before it was up."""
@@ -222,35 +230,12 @@ async def _listening(path: Path, switch: Switch) -> asyncio.Server:
 
 
 def _let_go_of_starter() -> None:
-    """Whoever waits for the end of standard output has heard all there is."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
+    """Whoever waits for the end of standard output has heard all there is, and may leave."""
+    asyncio.get_running_loop().remove_reader(_STARTER)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (_STARTER, sys.stdout.fileno()):
+        os.dup2(nothing, fd)
     os.close(nothing)
-
-
-@asynccontextmanager
-async def _holding(folder: MachineFolder) -> AsyncIterator[None]:
-    """Be the one process of this machine. Raises `Busy`."""
-    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        await _locked(lock, folder)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, b"%d" % os.getpid(), 0)
-        yield
-    finally:
-        os.close(lock)
-
-
-async def _locked(lock: int, folder: MachineFolder) -> None:
-    deadline = asyncio.get_running_loop().time() + _LOCK_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if asyncio.get_running_loop().time() > deadline:
-                raise Busy(f"the machine `{folder.path.name}` runs already") from error
-        await asyncio.sleep(_POLL_S)
 
 
 class _Log:
