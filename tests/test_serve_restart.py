@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_kit import DEADLINE_S, Client, Process, ask, listening, request
+from serve_kit import DEADLINE_S, Client, Process, ask, listening, read_until, request
 
 READERS = 40
 POSTS = 60
@@ -98,3 +99,25 @@ async def test_every_reader_resumes_without_gap_or_duplicate(tmp_path: Path, lis
     ]
     assert said == [f"word {number}" for number in range(POSTS)]
     assert len(restarts) == KILLS + 1
+
+
+async def test_what_a_killed_server_ran_runs_no_more(tmp_path: Path, listener: socket.socket) -> None:
+    """Nobody has the room open, so nothing runs in it; what its journal says is as it was."""
+    port = int(listener.getsockname()[1])
+    os.mkfifo(tmp_path / "gate")
+    server = await Process(tmp_path, listener).start()
+    try:
+        await ask(port, "POST", "/rooms", {"id": "main"})
+        async with await Client.connect(port) as client:
+            client.send(request("GET", "/rooms/main/events"))
+            await client.head()
+            await ask(port, "POST", "/rooms/main/messages", {"text": "wait"})
+            await read_until(client, "invited")
+        room = (await ask(port, "GET", "/rooms/main")).json
+        assert room["running"] == [{"participant": "parrot", "turn": 1}]
+        server.close()
+        server = await Process(tmp_path, listener).start()
+        again = (await ask(port, "GET", "/rooms/main")).json
+        assert (again["seq"], again["open"], again["running"]) == (room["seq"], False, [])
+    finally:
+        server.close()

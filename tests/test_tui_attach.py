@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from org.chat.loop import Approval
+from org.chat.state import State
 from org.commands import COMMANDS
 from org.compose.opening import Opening
+from org.encoding import encode
 from org.errors import EnvironmentProblem, UsageError
-from org.events import CallFinished, Posted, Stopped
+from org.events import (
+    CallFinished,
+    Committed,
+    Event,
+    Invited,
+    Joined,
+    Notice,
+    Posted,
+    Stopped,
+    TurnEnded,
+    Undone,
+)
+from org.messages import EVERYONE, Message
 from org.ports import Participant
 from org.tui.attach import attach
-from org.tui.client import place_of
+from org.tui.attached import Attached
+from org.tui.client import TRIES, Client, Place, place_of
 from org.tui.dialogs import Approval as Dialog
 from org.tui.link import Link
 from room_kit import Model, call, calling, participant, tool
-from serve_kit import TOKEN, Parrot, Site, rooms_for, settings_in, site
+from serve_kit import TOKEN, Parrot, Process, Site, listening, rooms_for, settings_in, site
 from tui_kit import Screen, shown_on
 
 
@@ -92,6 +111,108 @@ async def test_a_broken_stream_is_taken_up_without_gap_or_duplicate(tmp_path: Pa
                 assert contents == ["heard: one", "heard: two"]
                 answer = await served.ask("GET", "/rooms/main")
                 await _until(link, lambda: len(link.events()) == answer.json["seq"])
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    yield from listening()
+
+
+async def test_what_a_killed_server_ran_is_over(tmp_path: Path, listener: socket.socket) -> None:
+    """Whoever was attached sees it end, once, and may leave."""
+    port = int(listener.getsockname()[1])
+    (there := tmp_path / "there").mkdir()
+    os.mkfifo(there / "gate")
+    server = await Process(there, listener).start()
+    try:
+        url = f"http://127.0.0.1:{port}/#token={TOKEN}"
+        async with attach(url, "main", settings_in(tmp_path)) as link, shown_on(link) as shown:
+            await link.say("wait")
+            await _until(link, lambda: isinstance(link.events()[-1], Invited))
+            server.close()
+            (there / "gate").unlink()
+            server = await Process(there, listener).start()
+            await shown.until("parrot was interrupted: the server ended")
+            await shown.until("stopped (interrupted: the server ended)")
+            assert not link.interrupt()
+            await link.say("and now?")
+            await shown.until("heard: and now?")
+            assert any(isinstance(event, TurnEnded) and event.turn == 1 for event in link.events())
+            assert shown.text.count("was interrupted") == 1
+    finally:
+        server.close()
+
+
+class Idle(Client):
+    """A server in whose room nothing runs, whatever its events said."""
+
+    events: Sequence[Committed] = (Joined("ann", "model"), Invited("ann", 1, ()))
+
+    async def ask(
+        self, method: str, path: str, body: object = None, *, again: bool = False
+    ) -> dict[str, Any]:
+        return {"interrupted": False, "seq": 2, "running": []}
+
+    async def stream(self, path: str, on_event: Callable[[bytes], None]) -> None:
+        for event in self.events:
+            on_event(encode(event))
+        await asyncio.Event().wait()
+
+
+async def test_an_interrupt_of_nothing_is_said_and_the_next_one_leaves() -> None:
+    room = Attached(Idle(Place("http://127.0.0.1:9", "main", TOKEN)), {"id": "main", "seq": 2}, "me")
+    shown: list[Event] = []
+    room.ledger.observe(shown.append)
+    following = asyncio.create_task(room.follow())
+    try:
+        await room.known()
+        said = asyncio.Event()
+        room.ledger.observe(lambda event: said.set() if isinstance(event, Notice) else None)
+        assert room.interrupt()
+        await said.wait()
+        assert not room.interrupt()
+    finally:
+        following.cancel()
+    assert [event for event in shown if isinstance(event, TurnEnded | Stopped | Notice)] == [
+        TurnEnded("ann", 1, "interrupted", detail="the server ended"),
+        Stopped("interrupted", "the server ended"),
+        Notice("nothing was stopped: the server runs nothing in this room"),
+    ]
+
+
+class Regretful(Idle):
+    """A room in which every second message was taken back."""
+
+    events = tuple(
+        event
+        for number in range(1, 101, 2)
+        for event in (
+            Posted(Message(number, "me", "person", EVERYONE, "hi", 0.0)),
+            Posted(Message(number + 1, "me", "person", EVERYONE, "hm", 0.0)),
+            Undone(number + 1),
+        )
+    )
+
+
+async def test_what_was_taken_back_long_ago_is_left_out_once() -> None:
+    """Not each time anew while the past comes in."""
+    room = Attached(Regretful(Place("http://127.0.0.1:9", "main", TOKEN)), {"id": "main", "seq": 150}, "me")
+    states: list[FrameType] = []
+
+    def count(frame: FrameType, kind: str, argument: object) -> None:
+        if kind == "call" and frame.f_code is State.of.__func__.__code__:  # type: ignore[attr-defined]
+            states.append(frame)
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    following = asyncio.create_task(room.follow())
+    try:
+        await room.known()
+    finally:
+        sys.setprofile(before)
+        following.cancel()
+    assert len(room.ledger.state.transcript) == 50
+    assert len(states) == 1
 
 
 async def test_what_the_server_says_is_an_error_here(tmp_path: Path) -> None:
@@ -211,6 +332,38 @@ def test_an_address_names_server_room_and_token(tmp_path: Path) -> None:
         place_of("http://example.org/#token=abc", "", file)
     with pytest.raises(UsageError, match="not the address"):
         place_of("ftp://127.0.0.1", "", file)
+
+
+@pytest.mark.parametrize(
+    ("request_of", "sent"),
+    [
+        ({"method": "GET", "path": "/rooms"}, TRIES),
+        ({"method": "PUT", "path": "/rooms/main/limits", "body": {"turns": 1}}, TRIES),
+        ({"method": "POST", "path": "/rooms/main/messages", "body": {"text": "hi"}, "again": True}, TRIES),
+        ({"method": "POST", "path": "/rooms", "body": {}}, 1),
+        ({"method": "POST", "path": "/rooms/main/interrupt"}, 1),
+    ],
+    ids=lambda value: f"{value['method']}-{value['path']}" if isinstance(value, dict) else str(value),
+)
+async def test_what_is_not_to_be_done_twice_is_asked_once(request_of: Mapping[str, Any], sent: int) -> None:
+    """Of a request without an answer nobody knows whether it was done."""
+    keys: list[bytes] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        keys.extend(line for line in head.split(b"\r\n") if line.startswith(b"Idempotency-Key"))
+        attempts.append(head)
+        writer.close()
+
+    attempts: list[bytes] = []
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = Client(Place(f"http://127.0.0.1:{port}", "main", TOKEN))
+        with pytest.raises(EnvironmentProblem, match="no answer from" if sent == 1 else "no room server at"):
+            await client.ask(**request_of)
+        client.close()
+    assert len(attempts) == sent
+    assert len(set(keys)) == (request_of["method"] == "POST")
 
 
 def _said(link: Link) -> list[str]:

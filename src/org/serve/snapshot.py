@@ -29,7 +29,7 @@ def describe(served: Served, busy: str = "") -> dict[str, Any]:
     """Who is in a room, what runs, and what it may take. `busy` is who else has it open.
 
     `seq` is the id of the newest event that this takes into account: an event stream `after` it goes
-    on from here.
+    on from here. Of a room that nobody has open nothing runs: what did ended with its process.
     """
     session = served.session
     members = served.state.members
@@ -60,7 +60,7 @@ def describe(served: Served, busy: str = "") -> dict[str, Any]:
         "running": [
             {"participant": name, "turn": member.memory.open_turn}
             for name, member in members.items()
-            if member.memory and member.memory.open_turn
+            if member.memory and member.memory.open_turn and (session or busy)
         ],
         "asking": [asdict(asked) for asked in served.asking.waiting],
     }

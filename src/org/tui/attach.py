@@ -29,7 +29,9 @@ async def attach(url: str, room: str, settings: Settings) -> AsyncIterator[Link]
         known = [entry.get("id") for entry in (await client.ask("GET", "/rooms"))["rooms"]]
         if name not in known:
             name = str((await client.ask("POST", "/rooms", {"id": name} if name else {}))["id"])
-        joined = await client.ask("POST", f"/rooms/{quote(name)}/members", {"person": settings.name})
+        joined = await client.ask(
+            "POST", f"/rooms/{quote(name)}/members", {"person": settings.name}, again=True
+        )
         attached = Attached(client, joined, settings.name)
         following = asyncio.create_task(attached.follow())
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from org.config.urls import is_loopback
-from org.errors import Busy, EnvironmentProblem, ModelError, OrgError, UsageError
+from org.errors import Busy, EnvironmentProblem, ModelError, OrgError, ServerUnreachable, UsageError
 from org.llm.http import Origin, Response
 from org.llm.sse import Splitter
 
@@ -70,13 +70,19 @@ class Client:
     def close(self) -> None:
         self._origin.close()
 
-    async def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The answer to a request, which is sent again when none came."""
+    async def ask(
+        self, method: str, path: str, body: object = None, *, again: bool = False
+    ) -> dict[str, Any]:
+        """The answer to a request. When none came it is sent again, a POST only if it is known not to
+        have arrived, or if `again` says that doing it twice does it once."""
+        again = again or method != "POST"
         key = secrets.token_hex(16) if method == "POST" else ""
         for left in reversed(range(TRIES)):
             try:
                 response = await self._send(method, path, body, key)
             except ModelError as error:
+                if not (again or isinstance(error, ServerUnreachable)):
+                    raise self._unanswered(error) from error
                 if not left:
                     raise self._lost(error) from error
                 await asyncio.sleep(RETRY_S[0])
@@ -118,6 +124,12 @@ class Client:
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._place.token}"}
+
+    def _unanswered(self, error: OrgError) -> EnvironmentProblem:
+        reason = error.message.rpartition(": ")[2]
+        return EnvironmentProblem(
+            f"no answer from {self._place.base}: {reason}", "look whether it was done before you ask again"
+        )
 
     def _lost(self, error: OrgError) -> EnvironmentProblem:
         reason = error.message.rpartition(": ")[2]

@@ -110,7 +110,7 @@ async def _undo(room: Attached, rest: str) -> str:
     """The message that the person sees as the newest is the one that is meant."""
     for message in reversed(room.ledger.state.transcript):
         if message.role == "person":
-            await room.ask("POST", "/undo", {"message": message.id})
+            await room.ask("POST", "/undo", {"message": message.id}, again=True)
             return f"taken back: {message.content}"
     raise UsageError("there is nothing to undo")
 
@@ -120,7 +120,7 @@ async def _export(room: Attached, rest: str) -> str:
 
 
 async def _clear(room: Attached, rest: str) -> str:
-    await room.ask("POST", "/clear")
+    await room.ask("POST", "/clear", again=True)
     return "everybody starts afresh; the journal keeps what was said"
 
 

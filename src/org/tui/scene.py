@@ -287,6 +287,8 @@ class Scene:
         if how == "passed":
             self._add(Block("notice", title=f"{name} passes"))
         elif how == "interrupted":
+            if live is None:
+                return  # that was said already, when the server was found to have ended
             reason = f": {event.detail}" if event.detail else ""
             self._add(Block("problem", title=f"{name} was interrupted{reason}"))
         elif how == "failed":
