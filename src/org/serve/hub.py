@@ -96,18 +96,26 @@ class Hub:
         served = await self.look(room_id)
         if served.session is not None:
             return served
-        await self._make_room()
+        with served.wanted():
+            await self._make_room()
+            if self._rooms.get(room_id) is not served:  # it was forgotten meanwhile, and may be back
+                return await self.open(room_id)
+            await self._open(served)
+        return served
+
+    async def _open(self, served: Served) -> None:
+        """Open it; a room that another process holds is waited for."""
         patience = asyncio.get_running_loop().time() + self._patience_s
         while True:
-            opening = replace(self._opening, room=room_id, resume=True, ask=served.asking)
+            opening = replace(self._opening, room=served.id, resume=True, ask=served.asking)
             try:
-                await served.open(self._open_room(self.settings, opening), self._observers(room_id))
+                await served.open(self._open_room(self.settings, opening), self._observers(served.id))
             except Busy:
                 if asyncio.get_running_loop().time() >= patience:
                     raise
                 await asyncio.sleep(RETRY_S)
             else:
-                return served
+                return
 
     async def open_with(self, room_id: str, name: str) -> Served:
         """A room as `open` has it. Raises `Refusal` too when nobody there is called `name`."""
@@ -171,14 +179,14 @@ class Hub:
         opened = [served for served in self._rooms.values() if served.session is not None]
         if len(opened) < MAX_OPEN:
             return
-        idle = next((s for s in opened if not (s.running or s.stream.readers)), None)
+        idle = next((s for s in opened if not s.in_use), None)
         if idle is None:
             raise Refusal(503, f"{MAX_OPEN} rooms are in use here already", "start another server for more")
         self._forget(idle.id)
         await idle.close(0)
 
     def _make_space(self) -> None:
-        idle = [s.id for s in self._rooms.values() if s.session is None and not s.stream.readers]
+        idle = [s.id for s in self._rooms.values() if s.session is None and not s.in_use]
         for room_id in idle[:-MAX_LOOKED_AT]:
             del self._rooms[room_id]
 

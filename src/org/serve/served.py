@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -49,6 +49,7 @@ class Served:
         self._exchanges: set[asyncio.Task[Any]] = set()
         self._asides: dict[str, asyncio.Task[Any]] = {}
         self._following: asyncio.Task[None] | None = None
+        self._wanted = 0  # how many are about to open it
         self._closing = AsyncExitStack()
         self._closed = False
 
@@ -64,6 +65,22 @@ class Served:
     def running(self) -> bool:
         """Whether an exchange runs here."""
         return bool(self._exchanges)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it must not be let go of: something runs in it, or is about to."""
+        busy = self._lock.locked() or self._posting.locked()
+        working = self._exchanges or self._asides or self._following
+        return bool(busy or working or self._wanted or self.stream.readers)
+
+    @contextmanager
+    def wanted(self) -> Iterator[None]:
+        """It is not let go of meanwhile."""
+        self._wanted += 1
+        try:
+            yield
+        finally:
+            self._wanted -= 1
 
     @property
     def room(self) -> Room:
