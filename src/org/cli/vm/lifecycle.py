@@ -111,7 +111,7 @@ async def _reset(call: Call) -> int:
     await known(call.machine)
     _confirm("all that was written in the machine is forgotten", yes=call.args.yes)
     await call.machine.kill()
-    call.machine.reset()
+    await call.machine.reset()
     await _up(call.machine, call)
     return ExitCode.DONE
 
@@ -125,7 +125,7 @@ async def _rm(call: Call) -> int:
     _confirm(f"removed with all that was written in it: {names}", yes=call.args.yes)
     for machine in machines:
         await machine.kill()
-        machine.remove()
+        await machine.remove()
         print(f"removed: {machine.name}")
     return ExitCode.DONE
 
