@@ -14,7 +14,8 @@ from typing import Any
 from org.errors import Busy, EnvironmentProblem, OrgError, SandboxGone, UsageError
 from org.ports import Command, ExecResult
 from org.sandbox.vm import frames
-from org.sandbox.vm.link import Link, Talk
+from org.sandbox.vm.link import Link
+from org.sandbox.vm.talk import Talk
 
 _GRACE_S = 15.0  # beyond a command's own time, for the guest to end it and say so
 _ANSWER_S = 30.0

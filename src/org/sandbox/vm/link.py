@@ -17,155 +17,14 @@ from typing import Any
 
 from org.errors import SandboxGone
 from org.sandbox.vm import frames
+from org.sandbox.vm.talk import Talk
+from org.sandbox.vm.wire import Wire
 
 _READ = 65_536
 _MOST_SKIPPED = 4_194_304  # bytes of an earlier connection that may come before the greeting
 _MOST_STRAYS = 10_000  # frames for channels that are not open
 _STRAYS_EACH = 64  # frames that may be on their way when a channel ends
-_MOST_UNSENT = 8_388_608  # bytes that a guest may leave unread
 _MISSED = 3
-_KILL_S = 10.0
-
-
-class Talk:
-    """The host's side of a channel. Frames of the guest wait in it, at most a window of bytes."""
-
-    def __init__(self, link: Link, number: int) -> None:
-        self.number = number
-        self.closed: dict[str, Any] | None = None
-        """The guest's last word, once it is said and was reached by `next`."""
-        self._link = link
-        self._incoming, self._outgoing = frames.Incoming(), frames.Outgoing()
-        self._frames: deque[frames.Frame] = deque()
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
-        self._over = False  # no frame can come any more
-        self._deaf = False
-        self._ended = False  # the guest sent EOF
-
-    # -- from the reader
-
-    def take(self, frame: frames.Frame) -> bool:
-        """A frame of the guest; whether it was the last one. Raises `ProtocolError`."""
-        if frame.kind == frames.CREDIT:
-            self._outgoing.grant(frame.payload)
-            self._room.set()
-            return False
-        if frame.bulk:
-            if self._ended and frame.kind != frames.TAIL:
-                raise frames.ProtocolError("bytes after the end of the bytes")
-            self._incoming.receive(len(frame.payload))
-        elif frame.kind == frames.EOF:
-            if self._ended:
-                raise frames.ProtocolError("a second end of the bytes")
-            self._ended = True
-        elif frame.kind == frames.CLOSE:
-            frames.content(frame.payload)
-            self._over = True
-        else:
-            raise frames.ProtocolError(f"a frame of kind {frame.kind} in a channel")
-        if self._deaf and frame.bulk:
-            self._link.use(self.number, self._incoming, len(frame.payload))
-        elif not self._deaf or self._over:
-            self._frames.append(frame)
-        self.wake()
-        return self._over
-
-    def wake(self) -> None:
-        self._news.set()
-        self._room.set()
-
-    # -- from whoever talks
-
-    @property
-    def over(self) -> bool:
-        """Whether the guest said its last word."""
-        return self._over
-
-    async def next(self) -> frames.Frame:
-        """The next frame: `DATA`, `ERR`, `TAIL`, `EOF` or, as the last one, `CLOSE`.
-
-        Raises `SandboxGone` when the link ends before.
-        """
-        while not self._frames:
-            self._link.check()
-            self._news.clear()
-            await self._news.wait()
-        frame = self._frames.popleft()
-        if frame.bulk and not self._over:
-            self._link.use(self.number, self._incoming, len(frame.payload))
-        elif frame.kind == frames.CLOSE:
-            self.closed = frames.content(frame.payload)
-        return frame
-
-    async def write(self, data: bytes | memoryview) -> None:
-        """Send bytes as the guest takes them; what it cannot take because it closed is dropped."""
-        rest = memoryview(data)
-        while rest and not self._over:
-            self._link.check()
-            count = min(len(rest), self._outgoing.room, frames.MOST_DATA)
-            if count == 0:
-                self._room.clear()
-                await self._room.wait()
-                continue
-            self._outgoing.spend(count)
-            self._link.send(frames.frame(frames.DATA, self.number, bytes(rest[:count])))
-            rest = rest[count:]
-            await self._link.drain()
-
-    def finish(self) -> None:
-        """No more bytes from here."""
-        if not self._settled():
-            self._link.send(frames.frame(frames.EOF, self.number))
-
-    def note(self, content: Mapping[str, Any]) -> None:
-        if not self._settled():
-            self._link.send(frames.told(frames.NOTE, self.number, content))
-
-    def close(self, answer: Mapping[str, Any]) -> None:
-        """The last word of this side: after it, nothing is sent and what comes is not looked at."""
-        if not self._settled():
-            self._link.send(frames.told(frames.CLOSE, self.number, answer))
-            self._link.forget(self)
-            self._over = True
-            self.wake()
-
-    def post(self, data: bytes) -> None:
-        """Send a few bytes at once, on a channel of which nothing was spent yet."""
-        if not self._settled():
-            self._outgoing.spend(len(data))
-            self._link.send(frames.frame(frames.DATA, self.number, data))
-
-    def _settled(self) -> bool:
-        return self._over or self._link.gone is not None
-
-    async def end(self) -> None:
-        """Have the guest end it, and wait until it did, through cancellation too, which is raised then.
-
-        A guest that does not within some seconds is gone.
-        """
-        if self._settled():
-            return
-        self._link.send(frames.told(frames.CLOSE, self.number, {}))
-        self._deaf = True
-        for frame in self._frames:
-            if frame.bulk:
-                self._link.use(self.number, self._incoming, len(frame.payload))
-        self._frames.clear()
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(
-            _KILL_S, self._link.fail, f"it did not end a cancelled command within {_KILL_S:g} s"
-        )
-        cancelled: asyncio.CancelledError | None = None
-        while not self._settled():
-            self._news.clear()
-            try:
-                await self._news.wait()
-            except asyncio.CancelledError as error:
-                cancelled = error
-        timer.cancel()
-        if cancelled is not None:
-            raise cancelled
 
 
 class Link:
@@ -176,15 +35,11 @@ class Link:
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:
-        self.gone: str | None = None
-        """Why the guest is gone."""
-        self.ended = asyncio.Event()
-        """Set when it is."""
         self.about: dict[str, Any] = {}
         self.on_open: Callable[[Talk, dict[str, Any]], None] | None = None
         self.on_note: Callable[[dict[str, Any]], None] | None = None
         self._reader, self._writer = reader, writer
-        self._name = name
+        self._wire = Wire(writer, name, self._wake)
         self._decoder = frames.Decoder(frames.MOST_TOLD)
         self._talks: dict[int, Talk] = {}
         self._early: deque[frames.Frame] = deque()
@@ -194,52 +49,33 @@ class Link:
         self._ping = 0
         self._pongs: dict[bytes, asyncio.Future[None]] = {}
 
+    @property
+    def gone(self) -> str | None:
+        """Why the guest is gone."""
+        return self._wire.gone
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when it is."""
+        return self._wire.ended
+
     def check(self) -> None:
         """Raises `SandboxGone` when the guest is."""
-        if self.gone is not None:
-            raise SandboxGone(f"{self._name} is gone: {self.gone}", "`org vm status` shows what is left")
+        self._wire.check()
 
     def fail(self, reason: str) -> None:
         """Declare the guest gone. The first reason stays."""
-        if self.gone is None:
-            self.gone = reason
-            self.ended.set()
-            self._writer.transport.abort()
-            for talk in self._talks.values():
-                talk.wake()
-            for waiting in self._pongs.values():
-                if not waiting.done():
-                    waiting.set_result(None)
+        self._wire.fail(reason)
 
     def open(self, request: Mapping[str, Any]) -> Talk:
         """Open a channel. Raises `SandboxGone`."""
         self.check()
         self._number += 2
-        talk = self._talks[self._number] = Talk(self, self._number)
-        self.send(frames.told(frames.OPEN, self._number, request))
+        talk = self._talks[self._number] = Talk(self._wire, self._number, self._forget)
+        self._wire.send(frames.told(frames.OPEN, self._number, request))
         return talk
 
-    def send(self, data: bytes) -> None:
-        """Queue a frame. A guest that leaves too much unread is gone."""
-        if self.gone is not None:
-            return
-        if self._writer.transport.get_write_buffer_size() > _MOST_UNSENT:
-            self.fail("it does not read what it is sent")
-            return
-        self._writer.write(data)
-
-    async def drain(self) -> None:
-        try:
-            await self._writer.drain()
-        except ConnectionError:
-            self.fail("the connection broke")
-
-    def use(self, number: int, incoming: frames.Incoming, count: int) -> None:
-        granted = incoming.use(count)
-        if granted:
-            self.send(frames.credit(number, granted))
-
-    def forget(self, talk: Talk) -> None:
+    def _forget(self, talk: Talk) -> None:
         """Some frames of it may still be on their way; more than some are a flood."""
         self._talks.pop(talk.number, None)
         self._strays = max(0, self._strays - _STRAYS_EACH)
@@ -252,13 +88,21 @@ class Link:
         waiting = self._pongs[payload] = asyncio.get_running_loop().create_future()
         started = asyncio.get_running_loop().time()
         try:
-            self.send(frames.frame(frames.PING, 0, payload))
+            self._wire.send(frames.frame(frames.PING, 0, payload))
             async with asyncio.timeout(timeout_s):
                 await waiting
         finally:
             self._pongs.pop(payload, None)
         self.check()
         return asyncio.get_running_loop().time() - started
+
+    def _wake(self) -> None:
+        """Nobody waits for a guest that is gone."""
+        for talk in self._talks.values():
+            talk.wake()
+        for waiting in self._pongs.values():
+            if not waiting.done():
+                waiting.set_result(None)
 
     # -- the reader
 
@@ -352,7 +196,7 @@ class Link:
             self._stray()
             return
         if talk.take(frame):
-            self.forget(talk)
+            self._forget(talk)
 
     def _stray(self) -> None:
         """A frame that nobody waits for: some may have been on their way, a flood is none of these."""
@@ -373,7 +217,7 @@ class Link:
             raise frames.ProtocolError("a channel with a number that it may not use")
         self._last_theirs = frame.channel
         request = frames.content(frame.payload)
-        talk = self._talks[frame.channel] = Talk(self, frame.channel)
+        talk = self._talks[frame.channel] = Talk(self._wire, frame.channel, self._forget)
         self.on_open(talk, request)
 
 

@@ -19,7 +19,8 @@ from typing import Any
 from org.errors import SandboxGone
 from org.sandbox.vm import frames
 from org.sandbox.vm.gate import Answer, Gate, Refusal, Upstream, chunk, refusal
-from org.sandbox.vm.link import Link, Talk, linked
+from org.sandbox.vm.link import Link, linked
+from org.sandbox.vm.talk import Talk
 
 LOOPBACK = "127.0.0.1"
 _READ = 65_536

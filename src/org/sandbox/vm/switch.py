@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from org.errors import SandboxGone
 from org.sandbox.vm import frames
-from org.sandbox.vm.link import Link, Talk
+from org.sandbox.vm.link import Link
+from org.sandbox.vm.talk import Talk
 
 _READ = 65_536
 _GREETING_S = 10.0
