@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from org.errors import SandboxGone
+from org.sandbox.vm import environment
 from org.sandbox.vm.plan import Plan
 from org.sandbox.vm.start import Way
 
@@ -63,6 +64,7 @@ async def _supervisor(log: Path) -> AsyncIterator[tuple[asyncio.StreamReader, as
                 stderr=file,
                 start_new_session=True,
                 cwd="/",
+                env=environment.ours(),
             )
             theirs.close()
             try:

@@ -27,14 +27,14 @@ from org.sandbox.vm import saved
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.console import older
 from org.sandbox.vm.gate import PATHS
+from org.sandbox.vm.holding import Hold, holding
 from org.sandbox.vm.layout import MachineFolder, StateFolder
 from org.sandbox.vm.plan import Plan
 from org.sandbox.vm.start import Start, Up
 from org.sandbox.vm.switch import Switch
 
 _STARTER = 0  # standard input, which ends when whoever started it leaves
-_LOCK_S = 1.0  # somebody who only looks holds the lock for a moment
-_POLL_S = 0.02
+_LOOK_S = 2.0
 _SYNC_S = 20.0
 _DOWN_S = 60.0
 _ENDING_S = 30.0  # for the commands that run
@@ -45,6 +45,7 @@ Tell = Callable[[Mapping[str, Any]], None]
 
 
 def main() -> int:
+    os.umask(0o077)
     plan = Plan.from_json(sys.stdin.readline())
     if os.fork():  # whoever waits for this process is not to wait for the machine
         os._exit(0)
@@ -67,10 +68,10 @@ async def supervise(plan: Plan, tell: Tell) -> None:
     """Run a machine until it is told to go down. Raises `Busy` when it runs already, `SandboxGone` when
     it ends by itself, `EnvironmentProblem` when it cannot start."""
     folder = MachineFolder(Path(plan.folder))
-    async with _holding(folder):
+    async with holding(folder, os.getpid()) as hold:
         log = _Log(folder.log)
         try:
-            await _Supervisor(plan, folder, log, tell).run()
+            await _Supervisor(plan, hold, log, tell).run()
         except OrgError as error:
             log(f"ended: {error.message}")
             raise
@@ -78,9 +79,10 @@ async def supervise(plan: Plan, tell: Tell) -> None:
 
 
 class _Supervisor:
-    def __init__(self, plan: Plan, folder: MachineFolder, log: Callable[[str], None], tell: Tell) -> None:
+    def __init__(self, plan: Plan, hold: Hold, log: Callable[[str], None], tell: Tell) -> None:
         self._plan = plan
-        self._folder = folder
+        self._folder = MachineFolder(Path(plan.folder))
+        self._hold = hold
         self._log = log
         self._tell = tell
         self._stop = asyncio.Event()
@@ -138,7 +140,8 @@ class _Supervisor:
         try:
             await self._until_stopped(up)
         finally:
-            self._folder.socket.unlink(missing_ok=True)
+            if self._hold.in_place():
+                self._folder.socket.unlink(missing_ok=True)
             server.close()
             await switch.end()
         await self._suspend(up)
@@ -147,10 +150,13 @@ class _Supervisor:
         """Raises `SandboxGone` when the guest is gone before."""
         relaying = asyncio.create_task(up.relay.run())
         exited = asyncio.create_task(up.hypervisor.process.wait())
-        waiting = [asyncio.create_task(self._stop.wait()), asyncio.create_task(up.link.ended.wait())]
+        removed = asyncio.create_task(self._removed())
+        waiting = [asyncio.create_task(self._stop.wait()), asyncio.create_task(up.link.ended.wait()), removed]
         try:
             await asyncio.wait({relaying, exited, *waiting}, return_when=asyncio.FIRST_COMPLETED)
             if not self._stop.is_set():
+                if removed.done():
+                    raise SandboxGone("the machine's folder was removed")
                 if exited.done():
                     raise await up.hypervisor.ended()
                 if relaying.done():
@@ -162,6 +168,11 @@ class _Supervisor:
             for task in (relaying, exited, *waiting):
                 task.cancel()
             await asyncio.gather(relaying, exited, *waiting, return_exceptions=True)
+
+    async def _removed(self) -> None:
+        """Until somebody removed the machine's folder, other than by `org vm rm`."""
+        while self._hold.in_place():
+            await asyncio.sleep(_LOOK_S)
 
     async def _suspend(self, up: Up) -> None:
         """Write all that the guest is: its disk, then its memory, from which it is woken. Whatever is in
@@ -239,7 +250,8 @@ def _let_go_of_starter() -> None:
 
 
 class _Log:
-    """Lines with their time; when the log has grown long it is set aside, in place of an older one."""
+    """Lines with their time; when the log has grown long it is set aside, in place of an older one.
+    Without a place for them, the machine goes on."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -248,7 +260,7 @@ class _Log:
         with suppress(FileNotFoundError):
             if self._path.stat().st_size > _MOST_LOG:
                 self._path.replace(older(self._path))
-        with self._path.open("a", encoding="utf-8", errors="replace") as file:
+        with suppress(OSError), self._path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
 
