@@ -310,3 +310,16 @@ async def test_the_description_names_every_route(tmp_path: Path) -> None:
 
 def posted(id: int, content: str) -> Posted:
     return Posted(Message(id, "ada", "person", EVERYONE, content, 1.0))
+
+
+async def test_no_answer_is_kept_or_taken_for_something_else(tmp_path: Path) -> None:
+    """By a browser, or what lies between it and us."""
+    async with site(tmp_path) as server:
+        await server.ask("POST", "/rooms", {"id": "main"})
+        paths = ("/", "/rooms", "/rooms/main", "/rooms/main/transcript", "/rooms/main/transcript?format=md")
+        for path in (*paths, "/rooms/none", "/metrics"):
+            headers = (await server.ask("GET", path)).headers
+            assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+        async with await Client.connect(server.port) as client:
+            client.send(request("GET", "/rooms/main/events"))
+            assert (await client.head())[1]["cache-control"] == "no-store"

@@ -148,6 +148,25 @@ async def test_nothing_is_kept_for_nobody() -> None:
         assert [seq for seq, _ in read(reader.take())] == [1, 2]
 
 
+async def test_what_was_read_is_not_kept_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for a part, while others may come for it; each frame then is made once for them."""
+    monkeypatch.setattr(module, "KEPT_BYTES", 2000)
+    made: list[int] = []
+
+    def counted(event: Event, seq: int = 0) -> bytes:
+        made.append(seq)
+        return frame(event, seq)
+
+    monkeypatch.setattr(module, "frame", counted)
+    log = Log(*(Stopped("quiet", "x" * 100) for _ in range(50)))
+    with log.stream.reader(0) as reader, log.stream.reader(49) as other:
+        assert len(read(reader.take())) == 50
+        assert log.stream._kept == sum(map(len, log.stream._frames.values())) <= 2000
+        assert read(other.take()) == [(50, Stopped("quiet", "x" * 100))]
+        assert made == list(range(1, 51))
+    assert (log.stream._frames, log.stream._kept) == ({}, 0)
+
+
 def test_a_frame_is_one_line_of_data_whatever_is_said() -> None:
     event = Delta("a\nb\r\n\n\u2028 \ud83d \0 ü", participant="x")
     data = frame(event, 7)

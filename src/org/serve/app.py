@@ -165,9 +165,7 @@ class EventStream(Response):
     """The events of a room from one on, as they come, until the reader leaves or the stream ends."""
 
     def __init__(self, stream: Stream, after: int) -> None:
-        super().__init__(
-            media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        )
+        super().__init__(media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._stream = stream
         self._after = after

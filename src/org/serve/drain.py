@@ -142,6 +142,7 @@ def config(app: Any, **options: Any) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        headers=[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")],
         backlog=2048,
         timeout_keep_alive=KEEP_ALIVE_S,
         **options,

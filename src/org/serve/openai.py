@@ -196,9 +196,7 @@ class Reply(Response):
     """A completion, as a stream or whole. A client that leaves ends it."""
 
     def __init__(self, asked: Asked, talk: Talk, keep_alive_s: float) -> None:
-        super().__init__(
-            media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        )
+        super().__init__(media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._asked = asked
         self._talk = talk

@@ -37,11 +37,9 @@ def page_endpoint() -> Callable[[Request], Awaitable[Response]]:
         body = nonce.encode().join(parts)
         headers = {
             "Content-Security-Policy": _POLICY.format(nonce=nonce),
-            "Cache-Control": "no-cache",
             "Cross-Origin-Opener-Policy": "same-origin",
             "Referrer-Policy": "no-referrer",
             "Vary": "Accept-Encoding",
-            "X-Content-Type-Options": "nosniff",
         }
         if "gzip" in request.headers.get("accept-encoding", ""):
             body = gzip.compress(body, 6)

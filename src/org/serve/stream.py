@@ -26,6 +26,8 @@ KEEP_ALIVE_S = 15.0
 """Silence after which readers are sent a comment, so that what lies between them and us stays awake."""
 LIVE_BYTES = 256 * 1024
 """How much of the newest frames a reader may be behind before it loses what is passing."""
+KEPT_BYTES = 4 * 1024 * 1024
+"""How much of the frames that were read is kept for others who read them."""
 CHUNK_BYTES = 64 * 1024
 """About how much of the log a reader that is behind is sent at once."""
 
@@ -54,7 +56,8 @@ class Stream:
         self.ended = False
         self.lost = 0
         """How often a reader was too slow for what was passing."""
-        self._frames: dict[int, bytes] = {}  # by event, those that somebody asked for
+        self._frames: dict[int, bytes] = {}  # by event, those that somebody asked for last
+        self._kept = 0  # the size of these
         self._live: deque[bytes] = deque()  # the newest frames, committed and passing
         self._begin = 0  # the place of the first of them, counted over the life of the stream
         self._size = 0
@@ -151,9 +154,13 @@ class Stream:
     # -- how it is kept
 
     def _frame(self, seq: int) -> bytes:
-        if seq not in self._frames:
-            self._frames[seq] = frame(self.log[seq - 1], seq)
-        return self._frames[seq]
+        made = self._frames.get(seq)
+        if made is None:
+            made = self._frames[seq] = frame(self.log[seq - 1], seq)
+            self._kept += len(made)
+            while self._kept > KEPT_BYTES:
+                self._kept -= len(self._frames.pop(next(iter(self._frames))))
+        return made
 
     def _append(self, data: bytes) -> None:
         self._live.append(data)
@@ -192,12 +199,14 @@ class Stream:
         self._silence = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._keep_awake)
 
     def _forget(self) -> None:
-        """Nobody reads: keep nothing but what is committed."""
+        """Nobody reads: keep nothing; what is committed stands in the log."""
         for timer in (self._pause, self._silence):
             if timer is not None:
                 timer.cancel()
         self._pause = self._silence = None
         self._passing.clear()
+        self._frames.clear()
+        self._kept = 0
         self._begin = self.end_of_live
         self._live.clear()
         self._joined.clear()
