@@ -133,6 +133,8 @@ class Splice:
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return  # whoever asked has left
+        except asyncio.CancelledError:
+            return  # this process ends; raised, it would be the last that the log has
         finally:
             writer.close()
 
