@@ -17,7 +17,7 @@ import pytest
 from org.errors import EnvironmentProblem, SandboxGone, UsageError
 from org.ports import Command
 from org.sandbox.vm import channel as channel_module
-from org.sandbox.vm import frames, link
+from org.sandbox.vm import frames, talk
 from org.sandbox.vm.channel import Channel
 from org.sandbox.vm.link import Link, linked
 from sandbox_kit import Heard
@@ -80,7 +80,7 @@ async def test_a_killed_guest_is_gone_at_once() -> None:
 
 
 async def test_a_frozen_guest_does_not_hold_up_who_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "_KILL_S", 0.2)
+    monkeypatch.setattr(talk, "_KILL_S", 0.2)
     async with agent() as guest, guest.channel(ping_s=100) as channel:
         heard = Heard()
         running = asyncio.create_task(channel.exec(Command(["sh", "-c", "echo; sleep 1000"]), heard))
