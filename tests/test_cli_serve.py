@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import ssl
 import stat
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from cli_kit import Desk
 from command import DEADLINE_S, Home, served
 from engine import SCRIPTS, Engine
+from org.cli.serve import address
 from org.errors import ExitCode
 from org.llm.scripted import scripted_model
 from org.serve.listener import bind
@@ -21,6 +23,7 @@ from serve_kit import Client, ask, read_until, request
 
 GREETING = {"model": "org/main", "messages": [{"role": "user", "content": "hi"}]}
 TLS = Path(__file__).parent / "data" / "tls"
+CERT, KEY = str(TLS / "cert.pem"), str(TLS / "key.pem")
 
 
 @pytest.mark.engine
@@ -88,12 +91,26 @@ async def test_without_a_model_server_it_serves_what_was(tmp_path: Path) -> None
 
 async def test_tls(tmp_path: Path) -> None:
     home = Home(tmp_path, "http://127.0.0.1:9/v1")
-    files = ("--tls-cert", str(TLS / "cert.pem"), "--tls-key", str(TLS / "key.pem"))
-    with served(home, *files) as (_, port, token):
+    with served(home, "--tls-cert", CERT, "--tls-key", KEY) as (_, port, token):
         context = ssl.create_default_context(cafile=TLS / "cert.pem")
         streams = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
         async with Client(*streams) as client:
             assert (await client.ask("GET", "/rooms", token=token)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "shown"),
+    [
+        ("127.0.0.1", ["mine.example"], "127.0.0.1"),
+        ("0.0.0.0", ["mine.example", "other.example"], "mine.example"),  # every address: none to go to
+        ("0.0.0.0", [], socket.gethostname()),
+    ],
+)
+def test_the_link_leads_somewhere(host: str, names: list[str], shown: str) -> None:
+    with socket.socket() as unheard:
+        unheard.bind((host, 0))
+        port = unheard.getsockname()[1]
+        assert address(unheard, names, tls=True) == f"https://{shown}:{port}"
 
 
 @pytest.fixture
@@ -117,6 +134,10 @@ def test_a_busy_port_names_its_holder(desk: Desk) -> None:
         (["--tls-key", "x"], "needs both"),
         (["--tls-cert", "x", "--tls-key", "y"], "no such file: `x`"),
         (["--port", "x"], "--port"),
+        (["--port", "99999"], "expected 0 to 65535, not 99999"),
+        (["--port", "-1"], "expected 0 to 65535, not -1"),
+        (["--tls-cert", CERT, "--tls-key", CERT], "not a certificate with its key"),
+        (["--tls-cert", KEY, "--tls-key", KEY], "not a certificate with its key"),
     ],
 )
 def test_doors_that_would_be_left_open(desk: Desk, words: list[str], message: str) -> None:

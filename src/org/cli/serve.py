@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import os
 import socket
+import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 from org.cli.choose import choose_model
@@ -38,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
         description="Serve the rooms over HTTP: a web page, a JSON API with event streams, and an endpoint "
         "for OpenAI clients. Ends with SIGTERM (what runs is finished first) or Ctrl-C (at once).",
     )
-    made.add_argument("--port", metavar="N", type=int, default=PORT, help=f"default: {PORT}; 0: any free one")
+    made.add_argument(
+        "--port", metavar="N", type=_port, default=PORT, help=f"default: {PORT}; 0: any free one"
+    )
     made.add_argument("--listen", metavar="ADDRESS", default="127.0.0.1", help="default: 127.0.0.1, this "
                       "machine alone; anything else needs TLS")  # fmt: skip
     made.add_argument("--tls-cert", metavar="FILE", type=Path, help="the certificate, as PEM")
@@ -59,7 +63,7 @@ def run(argv: list[str]) -> int:
     _check_doors(args)
     contract = Contract.of(os.environ)
     listener = adopted(contract.listen_fd) if contract.listen_fd >= 0 else bind(args.listen, args.port)
-    url = _url(args, listener)
+    url = address(listener, args.names, tls=bool(args.tls_cert))
     serving = Serving(
         settings=settings,
         open_room=_open_room,
@@ -78,6 +82,13 @@ def run(argv: list[str]) -> int:
     return ExitCode.DONE
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port < 65_536:
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, not {port}")
+    return port
+
+
 def _check_doors(args: argparse.Namespace) -> None:
     """Raises `UsageError` when the server would be open to others without TLS."""
     if bool(args.tls_cert) != bool(args.tls_key):
@@ -85,6 +96,8 @@ def _check_doors(args: argparse.Namespace) -> None:
     for path in (args.tls_cert, args.tls_key):
         if path and not path.is_file():
             raise UsageError(f"no such file: `{path}`")
+    if args.tls_cert:
+        _check_tls(args.tls_cert, args.tls_key)
     if not is_loopback(args.listen) and not args.tls_cert:
         raise UsageError(
             f"`--listen {args.listen}` is refused without TLS: others could read the token and every word",
@@ -93,10 +106,25 @@ def _check_doors(args: argparse.Namespace) -> None:
         )
 
 
-def _url(args: argparse.Namespace, listener: socket.socket) -> str:
+def _check_tls(certificate: Path, key: Path) -> None:
+    """Raises `UsageError` when the two cannot be used."""
+    try:
+        # With a password, so that nobody is asked for one in the middle of a start.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, password="")
+    except OSError as error:  # what is wrong with TLS is one too
+        raise UsageError(
+            f"not a certificate with its key: `{certificate}`, `{key}`: {error.strerror}",
+            "both must be PEM, the key without a password",
+        ) from error
+
+
+def address(listener: socket.socket, names: Sequence[str], *, tls: bool) -> str:
+    """Where to go to reach what listens there."""
     host, port = listener.getsockname()[:2]
+    if ip_address(host).is_unspecified:  # every address of this machine: none to go to
+        host = names[0] if names else socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if args.tls_cert else 'http'}://{shown}:{port}"
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
 async def _serve(serving: Serving, listener: socket.socket, url: str, room: str) -> None:
