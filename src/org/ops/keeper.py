@@ -291,6 +291,7 @@ class Keeper:
         self._hear_rest()
         logfile.note(Path(self._plan.log), f"{self._plan.short} ended: {_how(self._code or 0)}")
         tail = self._tail.decode(errors="replace")
+        self._listener.close()  # whoever hears of the end may take the port anew at once
         self._tell({"ended": self._code, "tail": tail, "left": left})
         return 0
 
