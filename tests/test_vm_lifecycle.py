@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import errno
 import json
 import os
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from command import Home
-from org.cli.vm import lifecycle
+from org.cli.vm import lifecycle, shown
+from org.cli.vm.shown import later
 from org.cli.vm.verb import Call
 from org.config import load
 from org.errors import EnvironmentProblem, UsageError
@@ -22,7 +24,7 @@ from org.sandbox.vm.layout import ImageFolder
 from org.sandbox.vm.machine import Machine, Started, machine_of
 
 
-def image_in(cache: Path, key: str = "k") -> Image:
+def image_in(cache: Path, key: str = "0" * 24) -> Image:
     """One that is there, as far as its manifest says."""
     folder = ImageFolder(layout.images(cache) / key)
     folder.path.mkdir(parents=True)
@@ -48,7 +50,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_of_several_that_make_it_one_does(tmp_path: Path) -> None:
-    images = [image_in(tmp_path, f"image-{number}") for number in range(8)]
+    images = [image_in(tmp_path, f"{number:024x}") for number in range(8)]
     machine = machine_of(tmp_path)
     with ThreadPoolExecutor(len(images)) as pool:
         made = list(pool.map(machine.make, images))
@@ -65,8 +67,8 @@ async def test_up_goes_on_with_the_machine_that_another_made(
     started: list[Image] = []
 
     async def built(*_: object, **__: object) -> Image:
-        assert one.machine.make(image_in(cache, "theirs"))
-        return image_in(cache, "ours")
+        assert one.machine.make(image_in(cache, "a" * 24))
+        return image_in(cache, "b" * 24)
 
     async def up(self: Machine, image: Image, *_: object, **__: object) -> Started:
         started.append(image)
@@ -75,7 +77,7 @@ async def test_up_goes_on_with_the_machine_that_another_made(
     monkeypatch.setattr(lifecycle, "build_image", built)
     monkeypatch.setattr(Machine, "up", up)
     assert await lifecycle.VERBS["up"].run(one) == 0
-    assert [image.key for image in started] == ["theirs"]
+    assert [image.key for image in started] == ["a" * 24]
     assert "is up after" in capsys.readouterr().out
 
 
@@ -120,3 +122,43 @@ def test_a_path_too_long_for_a_socket_is_refused_with_what_helps(tmp_path: Path)
         machine.check_path()
     assert "XDG_STATE_HOME" in caught.value.hint
     assert not machine.folder.path.exists()
+
+
+# -- down
+
+
+async def ended(home: Home, why: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `org vm down` says of a machine that ends, for which its process gives that reason."""
+    one = call(home)
+    one.machine.make(image_in(one.settings.places.cache))
+
+    async def down(machine: Machine) -> bool:
+        if why:
+            machine.folder.unsaved.write_text(why + "\n")
+        await asyncio.sleep(0)
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Machine, "down", down)
+        await lifecycle._end(one.machine, hard=False)
+    return capsys.readouterr().err
+
+
+async def test_down_says_why_it_could_not_suspend(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "could not be suspended: No space left on device" in await ended(
+        home, "No space left on device", capsys
+    )
+
+
+async def test_down_that_suspends_has_nothing_to_add(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await ended(home, "", capsys) == ""
+
+
+async def test_a_long_wait_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shown, "_QUIET_S", 0.0)
+    with later("waiting for the machine"):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert capsys.readouterr().err == "waiting for the machine\n"

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from org.cli.vm.jobs import detach
+from org.cli.vm.shown import later
 from org.cli.vm.verb import Call, Verb
 from org.errors import SandboxGone, UsageError
 from org.sandbox.vm.channel import Attached, Surroundings
@@ -37,7 +38,9 @@ def _exec_options(parser: argparse.ArgumentParser) -> None:
 
 
 async def _surroundings(call: Call) -> Surroundings:
-    args, memory = call.args, memory_of(await call.machine.up_or_gone())
+    args = call.args
+    with later(f"waiting for the machine `{call.machine.name}` to answer"):
+        memory = memory_of(await call.machine.up_or_gone())
     if args.root or args.user == "root":
         return Surroundings("/root", "root", memory=memory)
     if args.user and args.user != "job":

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from org.cli.style import Style
-from org.cli.vm.shown import HOW, as_json, as_text, steps_shown
+from org.cli.vm.shown import HOW, as_json, as_text, later, steps_shown
 from org.cli.vm.verb import Call, Verb, known
 from org.config import Settings
 from org.errors import Busy, Denied, ExitCode, UsageError
@@ -99,7 +99,8 @@ async def _up_verb(call: Call) -> int:
 
 
 async def _status(call: Call) -> int:
-    status = await call.machine.status()
+    with later(f"waiting for the machine `{call.machine.name}` to answer"):
+        status = await call.machine.status()
     others = [one for one in machines_of(call.settings.places.state) if one.name != status.name]
     also = await asyncio.gather(*(one.status() for one in others))
     style = Style.for_stream(sys.stdout, os.environ)
@@ -227,9 +228,14 @@ async def _down(call: Call) -> int:
 async def _end(machine: Machine, *, hard: bool) -> None:
     if hard:
         await machine.kill()
-    elif not await machine.down():
-        print(f"the machine `{machine.name}` is down already")
-        return
+    else:
+        with later(f"the machine `{machine.name}` is being saved"):
+            went = await machine.down()
+        if not went:
+            print(f"the machine `{machine.name}` is down already")
+            return
+        if why := machine.unsaved():
+            sys.stderr.write(f"warning: `{machine.name}` could not be suspended: {clean(why)}\n")
     words = (
         "suspended; `org vm up` wakes it"
         if (await machine.status()).suspended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sys
@@ -16,6 +17,7 @@ from org.sandbox.vm.machine import Status
 from org.wording import ago, clean, duration
 
 JSON_VERSION = 1
+_QUIET_S = 2.0  # without a word
 
 
 HOW = {"boot": "", "snapshot": " from the snapshot", "suspension": " where it was suspended"}
@@ -120,3 +122,13 @@ def steps_shown() -> Iterator[Steps]:
         yield steps
     finally:
         steps.close()
+
+
+@contextmanager
+def later(text: str) -> Iterator[None]:
+    """Says on standard error what is waited for, once the block has taken a while. Of a running loop."""
+    timer = asyncio.get_running_loop().call_later(_QUIET_S, sys.stderr.write, f"{clean(text)}\n")
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -151,6 +151,11 @@ class MachineFolder:
         return self.path / "suspended"
 
     @property
+    def unsaved(self) -> Path:
+        """Why it was not suspended when it went down the last time, a line; missing when it was."""
+        return self.path / "unsaved"
+
+    @property
     def suspending(self) -> Path:
         """What becomes that."""
         return self.path / ".suspending"

@@ -234,6 +234,7 @@ class Machine:
         if pid is None:
             return False
         seconds = _DOWN_S
+        self.folder.unsaved.unlink(missing_ok=True)
         try:
             seconds = float((await self._ask("down"))["within_s"])
         except SandboxGone:
@@ -242,6 +243,13 @@ class Machine:
         if not await self._ended(seconds):
             await self.kill()
         return True
+
+    def unsaved(self) -> str:
+        """Why `down` could not suspend it; empty when that is not known, or it could."""
+        try:
+            return self.folder.unsaved.read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
 
     async def kill(self) -> None:
         """End it as pulling the plug would. Raises `EnvironmentProblem` when it does not end."""

@@ -113,9 +113,11 @@ def _memory(memory: Memory, mib: int) -> str:
 
 def _drive(drive: Drive, name: str) -> list[str]:
     # unsafe: a guest's disk is worth nothing after the host's own crash, and costs less without flushes.
+    # werror: a guest learns that the disk here is full; by default it would be halted, and look dead.
     options = (
         f"id={name},file={_escaped(drive.path)},format={drive.format},if=none,cache=unsafe,discard=unmap"
     )
+    options += ",werror=report,rerror=report"
     if drive.read_only:
         options += ",read-only=on"
     return ["-drive", options, "-device", f"virtio-blk-pci,drive={name}"]

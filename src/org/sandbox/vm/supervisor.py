@@ -184,8 +184,11 @@ class _Supervisor:
                 await self._save(up, state)
             self._log("suspended")
         except (OrgError, TimeoutError, OSError) as error:
-            self._log(f"not suspended, to be booted from its disk: {error or 'it took too long'}")
-            saved.remove(state.path)
+            saved.remove(state.path)  # first of all: it may be what filled the disk
+            why = f"{error}" or "it took too long"
+            self._log(f"not suspended, to be booted from its disk: {why}")
+            with suppress(OSError):
+                self._folder.unsaved.write_text(why + "\n")
 
     async def _save(self, up: Up, state: StateFolder) -> None:
         root = Channel(up.link, Surroundings("/root", "root"))
@@ -257,7 +260,7 @@ class _Log:
         self._path = path
 
     def __call__(self, line: str) -> None:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if self._path.stat().st_size > _MOST_LOG:
                 self._path.replace(older(self._path))
         with suppress(OSError), self._path.open("a", encoding="utf-8", errors="replace") as file:
