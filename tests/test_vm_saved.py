@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -99,6 +100,32 @@ def test_a_state_that_is_not_as_it_was_is_told(
     state = state_of(tmp_path)
     change(state)
     assert saved.flaw(state, "one") == why
+
+
+def test_a_state_goes_with_its_disk(tmp_path: Path) -> None:
+    disk, other = tmp_path / "disk", tmp_path / "other"
+    disk.write_bytes(b"as it was")
+    other.write_bytes(b"replaced!")
+    state = state_of(tmp_path)
+    assert saved.flaw(state, "one", disk) == "its disk was changed since it was saved"
+    state.manifest.unlink()
+    saved.seal(state, "one", disk)
+    assert saved.flaw(state, "one", disk) == ""
+    other.replace(disk)
+    assert saved.flaw(state, "one", disk) == "its disk was changed since it was saved"
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "port"
+    saved.write(path, "7001\n")
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="full"):
+        saved.write(path, "9001\n")
+    assert (path.read_text(), [one.name for one in tmp_path.iterdir()]) == ("7001\n", ["port"])
 
 
 def test_a_state_of_another_machine_is_told(tmp_path: Path) -> None:

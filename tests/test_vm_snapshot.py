@@ -112,12 +112,12 @@ def newcomer(made: None, tmp_path: Path) -> Iterator[Person]:
     assert processes_of(one.machine) == []
 
 
-def broken(state: StateFolder) -> None:
+def broken(state: StateFolder, disk: Path | None = None) -> None:
     """What QEMU wrote, replaced without a trace."""
     key = json.loads(state.manifest.read_text())["key"]
     state.manifest.unlink()
     state.state.write_bytes(b"no state of any machine")
-    saved.seal(state, key)
+    saved.seal(state, key, disk)
 
 
 # -- forks
@@ -321,7 +321,7 @@ def test_what_does_not_fit_is_booted_from_its_disk(person: Person, what: str) ->
     person.done("down")
     state = StateFolder(person.machine.folder.suspended)
     if what == "refused":
-        broken(state)
+        broken(state, person.machine.folder.overlay)
     said = person.done("up", "--memory", "512" if what == "memory" else MEMORY)
     assert b"booted from its disk instead of woken" in said.stderr
     assert (person.way(), person.said("cat /root/a")) == ("boot", "kept")

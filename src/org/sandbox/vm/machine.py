@@ -209,8 +209,8 @@ class Machine:
                 on_step("waiting for the machine, which another process starts or ends")
                 way = await self._until_up()
         with self._writing():
-            self.folder.memory.write_text(f"{memory_mib}\n")
-            self.folder.port.write_text(f"{port}\n")
+            saved.write(self.folder.memory, f"{memory_mib}\n")
+            saved.write(self.folder.port, f"{port}\n")
         return Started(asyncio.get_running_loop().time() - begun, way, tuple(notes))
 
     async def _until_up(self) -> Way | None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -55,18 +56,35 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def seal(state: StateFolder, key: str) -> None:
-    """Declare what is in the folder complete, once it is on the disk."""
+def seal(state: StateFolder, key: str, disk: Path | None = None) -> None:
+    """Declare what is in the folder complete, once it is on the disk. `disk` is what belongs to it and
+    lies elsewhere."""
     files: dict[str, Any] = {}
     for path in sorted(state.path.iterdir()):
         settle(path)
         files[path.name] = _mark(path)
-    part = state.path / ".manifest"
-    with part.open("w") as file:
-        file.write(json.dumps({"key": key, "files": files}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(state.manifest)
+    beside = _mark(disk) if disk else None
+    write(state.manifest, json.dumps({"key": key, "files": files, "disk": beside}) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """A small file that is there whole or as it was before, even after this machine lost its power."""
+    part = path.with_name(f".{path.name}-{secrets.token_hex(8)}")  # others may write it just now
+    try:
+        part.write_text(text)
+        put(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def drafted(path: Path) -> Path:
+    """Where its only writer makes the file that becomes the one at `path` by `put`."""
+    return path.with_name(f".{path.name}")
+
+
+def put(draft: Path, path: Path) -> None:
+    settle(draft)
+    draft.replace(path)
 
 
 def settle(path: Path) -> None:
@@ -75,8 +93,8 @@ def settle(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def flaw(state: StateFolder, key: str) -> str:
-    """Why it cannot be gone on from, as the end of a sentence; empty when it can."""
+def flaw(state: StateFolder, key: str, disk: Path | None = None) -> str:
+    """Why it cannot be gone on from, as the end of a sentence; empty when it can. `disk` as for `seal`."""
     try:
         manifest = json.loads(state.manifest.read_text())
         if manifest["key"] != key:
@@ -84,6 +102,8 @@ def flaw(state: StateFolder, key: str) -> str:
         for name, mark in manifest["files"].items():
             if _mark(state.path / name) != mark:
                 return f"`{name}` was changed since it was saved"
+        if disk and _mark(disk) != manifest["disk"]:
+            return "its disk was changed since it was saved"
     except FileNotFoundError:
         return "it is not complete"
     except (OSError, ValueError, TypeError, LookupError, AttributeError):

@@ -7,6 +7,7 @@ booted from its disk instead.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from org.errors import EnvironmentProblem, OrgError, SandboxGone
 from org.ports import Command
 from org.sandbox.vm import GUEST_FILES, accel, hypervisor, initramfs, qemu, saved
 from org.sandbox.vm.channel import Channel, Surroundings
+from org.sandbox.vm.environment import bare
 from org.sandbox.vm.hypervisor import Hypervisor
+from org.sandbox.vm.image.disk import is_qcow2
 from org.sandbox.vm.layout import ImageFolder, MachineFolder, StateFolder
 from org.sandbox.vm.link import Link, linked
 from org.sandbox.vm.net import Policy, Relay, relaying
@@ -33,6 +36,8 @@ BOOT_S = 180.0
 """Emulated, and beside others that want the same processors, a guest takes its time."""
 
 _RESUME_S = 60.0
+_ID = re.compile("[0-9a-f]{32}")
+_DISK_HEAD = 64
 _SPARE = 268_435_456  # bytes of the disk that a snapshot leaves to others
 # Until what was started beside the agent is done: it would be done again in each fork.
 _SETTLED = """
@@ -113,7 +118,7 @@ class Start:
         state = StateFolder(self._folder.suspended)
         if not state.path.exists():
             return None
-        why = saved.flaw(state, self.key)
+        why = saved.flaw(state, self.key, self._folder.overlay)
         if not why:
             self._step("waking the machine")
             try:
@@ -132,7 +137,7 @@ class Start:
             free = self._plan.memory_mib * 1024**2 + _SPARE
             snapshot = await self._snapshots.taken(stack, self.key, self._save, free)
             self._step("forking the machine")
-            await asyncio.to_thread(shutil.copyfile, snapshot.disk, self._folder.overlay)
+            await asyncio.to_thread(_copy, snapshot.disk, self._folder.overlay)
             try:
                 return await self._resumed(stack, "snapshot", snapshot, Memory(str(snapshot.ram)), _nothing)
             except OrgError:
@@ -149,6 +154,7 @@ class Start:
         self._folder.initrd.write_bytes(self._initrd)
         if not self._folder.overlay.exists():
             await make_overlay(self._folder.overlay, self._image.root)
+        check_disk(self._folder.overlay)
         async with AsyncExitStack() as own:
             running = await self._running(own, self._spec)
             self._step("waiting for the guest")
@@ -220,9 +226,11 @@ class Start:
 
     def _machine_id(self) -> str:
         with suppress(FileNotFoundError):
-            return self._folder.id.read_text().strip()
+            known = self._folder.id.read_text(errors="replace").strip()
+            if _ID.fullmatch(known):
+                return known
         made = secrets.token_hex(16)
-        self._folder.id.write_text(made + "\n")
+        saved.write(self._folder.id, made + "\n")
         return made
 
 
@@ -237,15 +245,31 @@ async def _settle(port: Path) -> None:
 
 async def make_overlay(path: Path, base: Path) -> None:
     """An empty disk over the file `base`. Raises `EnvironmentProblem`."""
-    words = ("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(path))
+    draft = saved.drafted(path)
+    words = ("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(draft))
     try:
-        process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE, env=bare())
     except OSError as error:
         hint = "`apt-get install qemu-utils`"
         raise EnvironmentProblem(f"cannot start `qemu-img`: {error.strerror}", hint) from error
     _, said = await process.communicate()
     if process.returncode:
         raise EnvironmentProblem(f"no disk could be made: {said.decode(errors='replace').strip()}")
+    saved.put(draft, path)
+
+
+def check_disk(path: Path) -> None:
+    """Raises `EnvironmentProblem` for what is no disk (any more)."""
+    with path.open("rb") as file:
+        if not is_qcow2(file.read(_DISK_HEAD)):
+            raise EnvironmentProblem(f"no disk of a machine: {path}", "`org vm reset` makes it anew")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole, or not at all."""
+    draft = saved.drafted(target)
+    shutil.copyfile(source, draft)
+    saved.put(draft, target)
 
 
 def _nothing() -> None:

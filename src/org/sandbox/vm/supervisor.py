@@ -171,7 +171,7 @@ class _Supervisor:
 
     async def _removed(self) -> None:
         """Until somebody removed the machine's folder, other than by `org vm rm`."""
-        while self._hold.in_place():
+        while self._hold.in_place():  # noqa: ASYNC110 -- whoever does so tells nobody
             await asyncio.sleep(_LOOK_S)
 
     async def _suspend(self, up: Up) -> None:
@@ -202,7 +202,7 @@ class _Supervisor:
         await hypervisor.process.wait()
         # The disk first: a memory that is newer than its disk is worse than none.
         await asyncio.to_thread(saved.settle, self._folder.overlay)
-        await asyncio.to_thread(saved.seal, state, self._start.key)
+        await asyncio.to_thread(saved.seal, state, self._start.key, self._folder.overlay)
         state.path.replace(self._folder.suspended)
 
     def _within_s(self) -> float:
