@@ -56,6 +56,12 @@ def test_a_machine_that_is_up_is_where_they_act(shop: Shop) -> None:
     assert (told["message"], done.stderr) == ("the machine `default` is not up: silent", "")
 
 
+def test_what_else_a_programs_file_says_is_in_nobodys_way(shop: Shop) -> None:
+    shop.save("more", {"org.toml": '[generation]\nstart = "shop"\n[later]\nnew = 1\n'})
+    with machine(shop):
+        assert "is not up: silent" in shop.org("status").stderr
+
+
 def test_here_is_here_though_one_is_up(shop: Shop) -> None:
     with machine(shop):
         assert shop.org("candidate", "edit", "--here").returncode == 0

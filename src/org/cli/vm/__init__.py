@@ -45,6 +45,8 @@ def run(argv: list[str]) -> int:
     """Do one thing with a machine; `exec` and `shell` end as what ran in it did."""
     args = parser().parse_args(argv)
     flags = {"base": getattr(args, "base", None), "vm.mirror": getattr(args, "mirror", None)}
-    settings = load(cwd=Path(), flags=flags, env=os.environ)
+    # A program's file may be of another version, and is read where the program runs.
+    cwd = Path("/") if args.verb == "generation" else Path()
+    settings = load(cwd=cwd, flags=flags, env=os.environ)
     call = Call(args, settings, machine_of(settings.places.state, args.name))
     return asyncio.run(VERBS[args.verb].run(call))
