@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from org.chat.participant import Sampling
 from org.messages import Usage
-from org.serve.completions import Asked, Heading, Said, models, read_asked
+from org.serve.completions import GO_ON, Asked, Heading, Said, models, read_asked
 from org.serve.refusal import Refusal
 
 HI = [{"role": "user", "content": "hi"}]
+ROOM = {"room": "main"}
 
 
 def asked(**body: Any) -> Asked:
@@ -62,6 +63,32 @@ def test_what_is_asked_for_goes_before_what_is_usual() -> None:
 
 
 @pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "system", "content": "be brief"}],
+        [{"role": "user", "content": ""}],
+        [{"role": "user", "content": []}],
+        [{"role": "user", "content": " \n"}],
+        [{"role": "assistant", "content": ""}],
+    ],
+)
+def test_where_nothing_is_said_there_is_something_to_answer(messages: list[Any]) -> None:
+    for model in ("org/main", "org/main/coder"):
+        assert asked(model=model, messages=messages).said == (Said("user", GO_ON),)
+
+
+def test_an_assistants_words_are_gone_on_with() -> None:
+    parts = [{"type": "refusal", "refusal": "I will not."}, {"type": "text", "text": " Or will I?"}]
+    said = asked(messages=[*HI, {"role": "assistant", "content": parts}]).said
+    assert said[1:] == (Said("assistant", "I will not. Or will I?"), Said("user", GO_ON))
+
+
+@pytest.mark.parametrize(("tools", "choice"), [("tools", "tool_choice"), ("functions", "function_call")])
+def test_tools_that_are_not_to_be_called_are_no_matter(tools: str, choice: str) -> None:
+    assert asked(**{tools: [{}], choice: "none"}) == asked()
+
+
+@pytest.mark.parametrize(
     ("body", "status", "param"),
     [
         ({"model": None}, 404, "model"),
@@ -72,7 +99,8 @@ def test_what_is_asked_for_goes_before_what_is_usual() -> None:
         ({"messages": {}}, 400, "messages"),
         ({"messages": []}, 400, "messages"),
         ({"messages": ["hi"]}, 400, "messages[0]"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "messages"),
+        ({"messages": [*HI, {"role": "assistant", "content": "x"}], "metadata": ROOM}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": " "}], "metadata": ROOM}, 400, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, 400, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, 400, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [5]}]}, 400, "messages[0].content[0]"),
@@ -80,6 +108,8 @@ def test_what_is_asked_for_goes_before_what_is_usual() -> None:
         ({"messages": [*HI, {"role": "tool", "content": "x"}]}, 400, "messages[1]"),
         ({"messages": [{"role": "assistant", "tool_calls": [{}]}, *HI]}, 400, "messages[0]"),
         ({"functions": [{}]}, 400, "functions"),
+        ({"tools": [{}], "function_call": "none"}, 400, "tools"),
+        ({"tools": [{}], "tool_choice": "auto"}, 400, "tools"),
         ({"n": 0}, 400, "n"),
         ({"stream": "yes"}, 400, "stream"),
         ({"stream_options": {"include_usage": 1}}, 400, "stream_options.include_usage"),

@@ -109,7 +109,7 @@ async def test_there_are_only_so_many(settings: Settings) -> None:
         assert len(names) == MAX_FORKS
         with pytest.raises(Refusal) as raised:
             await entered(stack, forks)
-        assert (raised.value.status, raised.value.headers) == (503, {"Retry-After": "1"})
+        assert (raised.value.status, raised.value.headers) == (429, {"Retry-After": "1"})
 
 
 async def test_nowhere_to_work(tmp_path: Path, settings: Settings) -> None:

@@ -23,13 +23,14 @@ from hypothesis import strategies as st
 from command import DEADLINE_S, Home, served
 from engine import Engine
 from org.errors import ServerUnreachable
-from org.events import Joined
+from org.events import Joined, Stepped
 from org.messages import Usage
 from org.ports import Turn
 from org.serve.completions import COMMENT, Asked
 from org.serve.dialogue import Piece
-from org.serve.openai import Outcome, Reply, Tell
-from serve_kit import TOKEN, Answer, Client, Parrot, ask, request, site
+from org.serve.hearing import Outcome, Tell
+from org.serve.openai import Reply
+from serve_kit import TOKEN, Answer, Client, Parrot, ask, read_until, request, site
 
 pytestmark = pytest.mark.engine
 
@@ -505,6 +506,46 @@ async def test_a_live_room_is_joined(tmp_path: Path) -> None:
         assert to_one.json["choices"][0]["message"]["content"].startswith("heard: new")
         gone = await server.ask("POST", "/v1/chat/completions", body | {"model": "org/main/nobody"})
         assert (gone.status, gone.json["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_in_a_live_room_everybody_gets_the_answer_to_their_own_words(tmp_path: Path) -> None:
+    """The room goes on with what others said: whose question is answered waits for no more than that."""
+    gates = {word: asyncio.Event() for word in ("first", "second", "third")}
+    begun = {word: asyncio.Event() for word in gates}
+
+    class Slow(Parrot):
+        async def respond(self, turn: Turn) -> str:
+            word = turn.causes[-1].content
+            usage = Usage(len(turn.causes), 1)
+            begun[word].set()
+            await gates[word].wait()
+            await turn.commit(Stepped(self.name, turn.id, f"{self.name} {word}", usage=usage))
+            return f"@me {self.name} {word}"
+
+    async with site(tmp_path, lambda: [Slow("ann"), Slow("bob")]) as server:
+        await server.ask("POST", "/rooms", {"id": "main"})
+
+        async def complete(name: str, word: str) -> tuple[str, int]:
+            body = {"model": f"org/main/{name}", "messages": turns(word), "metadata": {"room": "main"}}
+            answer = (await server.ask("POST", "/v1/chat/completions", body)).json
+            return answer["choices"][0]["message"]["content"], answer["usage"]["total_tokens"]
+
+        async with asyncio.timeout(DEADLINE_S):
+            first = asyncio.create_task(complete("ann", "first"))
+            await begun["first"].wait()
+            second = asyncio.create_task(complete("ann", "second"))
+            async with await Client.connect(server.port) as reader:
+                reader.send(request("GET", "/rooms/main/events"))
+                await reader.head()
+                await read_until(reader, "posted", 2)
+            gates["first"].set()
+            await begun["second"].wait()  # the room is not at rest, and bob is asked too
+            third = asyncio.create_task(complete("bob", "third"))
+            assert await first == ("ann first", 2)
+            gates["third"].set()
+            gates["second"].set()
+            assert await second == ("ann second", 2)
+            assert await third == ("bob third", 2)
 
 
 async def test_silence_is_filled_with_comments() -> None:

@@ -16,6 +16,9 @@ ROOM_MODEL = "org/main"
 STOPS = 4
 """How many texts an answer may end at."""
 
+GO_ON = "(go on)"
+"""What stands where a user says nothing, so that there is something to answer."""
+
 NOT_YOURS = "a room runs tools of its own, and none of a client's"
 
 Finish = Literal["stop", "length"]
@@ -72,15 +75,16 @@ def read_asked(data: bytes) -> Asked:
         raise _off("", "the body: expected a JSON object")
     _refuse_what_cannot_be_done(body)
     system, said = _conversation(_take(body, "messages", list, "a list"))
+    room = _room(body)
     model = _take(body, "model", str, f"the id of one, as `{ROOM_MODEL}`") or ""
     options = _take(body, "stream_options", dict, "an object") or {}
     limits = [_number(body, name, int, 1, 2**31 - 1) for name in ("max_completion_tokens", "max_tokens")]
     return Asked(
         model=model,
         participant=_participant(model),
-        said=said,
+        said=_with_an_end(said, room),
         system=system,
-        room=_room(body),
+        room=room,
         stream=bool(_take(body, "stream", bool, "true or false")),
         usage=bool(_take(options, "include_usage", bool, "true or false", "stream_options.")),
         temperature=_number(body, "temperature", float, 0, 2),
@@ -93,8 +97,8 @@ def read_asked(data: bytes) -> Asked:
 
 def _refuse_what_cannot_be_done(body: Mapping[str, Any]) -> None:
     """What a client relies on when it asks for it is never left out silently."""
-    for name in ("tools", "functions"):
-        if body.get(name):
+    for name, choice in (("tools", "tool_choice"), ("functions", "function_call")):
+        if body.get(name) and body.get(choice) != "none":
             raise _off(
                 name, f"`{name}`: the room runs tools of its own, and none of a client's", "leave it out"
             )
@@ -131,7 +135,7 @@ def _stops(value: object) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _conversation(messages: Sequence[Any] | None) -> tuple[str, tuple[Said, ...]]:
+def _conversation(messages: Sequence[Any] | None) -> tuple[str, list[Said]]:
     """(what the client tells beforehand, what was said)."""
     system: list[str] = []
     said: list[Said] = []
@@ -150,9 +154,19 @@ def _conversation(messages: Sequence[Any] | None) -> tuple[str, tuple[Said, ...]
         else:
             known = "`system`, `developer`, `user` or `assistant`"
             raise _off(f"{where}.role", f"`{where}.role`: expected {known}")
-    if not said or said[-1].role != "user":
-        raise _off("messages", "`messages`: the last one must be a user's")
-    return "\n\n".join(system), tuple(said)
+    if not messages:
+        raise _off("messages", "`messages`: expected at least one")
+    return "\n\n".join(system), said
+
+
+def _with_an_end(said: Sequence[Said], room: str) -> tuple[Said, ...]:
+    """What was said, with something of a user's at its end; nobody's words are made up in a room that
+    is there."""
+    if said and said[-1].role == "user" and said[-1].text.strip():
+        return tuple(said)
+    if room:
+        raise _off("messages", "`messages`: the last one must be a user's, with words to post in the room")
+    return *(one for one in said if one.text.strip()), Said("user", GO_ON)
 
 
 def _text(content: object, where: str, *, optional: bool) -> str:
@@ -166,12 +180,12 @@ def _text(content: object, where: str, *, optional: bool) -> str:
     texts: list[str] = []
     for place, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text":
+        if kind not in ("text", "refusal"):
             shown = f"`{kind[:40]}` cannot be read" if isinstance(kind, str) else "that is no part of one"
             raise _off(f"{where}[{place}]", f"`{where}[{place}]`: a room reads text; {shown}")
-        if not isinstance(part.get("text"), str):
-            raise _off(f"{where}[{place}].text", f"`{where}[{place}].text`: expected text")
-        texts.append(part["text"])
+        if not isinstance(part.get(kind), str):
+            raise _off(f"{where}[{place}].{kind}", f"`{where}[{place}].{kind}`: expected text")
+        texts.append(part[kind])
     return "".join(texts)
 
 

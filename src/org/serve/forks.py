@@ -122,7 +122,7 @@ class Forks:
         """The first that is free, so that folders in a machine are used again."""
         if len(self._taken) >= MAX_FORKS:
             headers = {"Retry-After": "1"}
-            raise Refusal(503, f"{MAX_FORKS} completions are in the works already", "ask again", headers)
+            raise Refusal(429, f"{MAX_FORKS} completions are in the works already", "ask again", headers)
         number = next(n for n in range(1, MAX_FORKS + 1) if n not in self._taken)
         self._taken.add(number)
         stack.callback(self._taken.discard, number)

@@ -9,22 +9,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from org.chat.participant import ModelParticipant
-from org.chat.room import Room
 from org.config import Member
 from org.errors import ModelError, OrgError
-from org.events import Event, Stepped, Stopped, TurnEnded
-from org.messages import Usage
+from org.events import Stopped
 from org.serve.bodies import read_body
+from org.serve.caused import Caused
 from org.serve.completions import (
     COMMENT,
     DONE,
@@ -37,23 +35,14 @@ from org.serve.completions import (
     no_model,
     read_asked,
 )
-from org.serve.dialogue import Kind, Piece, Telling
+from org.serve.dialogue import Kind, Piece
 from org.serve.forks import Forks
+from org.serve.hearing import Hearing, Outcome, Tell
 from org.serve.hub import Hub
 from org.serve.refusal import Refusal, answer, openai_error
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a client is sent a comment, so that what lies between it and us stays awake."""
-
-Tell: TypeAlias = Callable[[Piece], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an exchange ended for the client."""
-
-    finish: Finish
-    usage: Usage
 
 
 Talk: TypeAlias = Callable[[Tell], Awaitable[Outcome]]
@@ -111,7 +100,7 @@ class OpenAi:
 
         async def talk(tell: Tell) -> Outcome:
             async with self._forks.open(members, said, routed=routed, sampling=asked.sampling) as session:
-                hearing = _Hearing(session.room, asked.participant, tell)
+                hearing = Hearing(session.room, asked.participant, tell)
                 session.room.observe(hearing)
                 if routed:
                     await session.room.post(session.settings.name, asked.said[-1].text)
@@ -128,11 +117,13 @@ class OpenAi:
             if asked.participant and asked.participant not in room.participants:
                 raise no_model(asked.model)
             to = f"@{asked.participant} " if asked.participant else ""
-            hearing = _Hearing(room, asked.participant, tell)
+            # Others may speak there too: of what happens only what comes of this message is the answer.
+            caused = Caused(secrets.token_hex(16))
+            hearing = Hearing(room, asked.participant, tell, caused)
             forget = room.observe(hearing)
             try:
-                await served.post(self._hub.settings.name, to + asked.said[-1].text)
-                return hearing.outcome(await room.answer())
+                await served.post(self._hub.settings.name, to + asked.said[-1].text, caused.key)
+                return hearing.outcome(await _first(room.answer(), hearing.over()))
             except ModelError as error:
                 # Clients try again by themselves, and would say it twice.
                 raise Refusal(502, error.message, error.hint, {"X-Should-Retry": "false"}) from error
@@ -140,56 +131,6 @@ class OpenAi:
                 forget()
 
         return talk
-
-
-class _Hearing:
-    """An observer of one exchange: tells what is said, of `only` one or of all, and what came of it."""
-
-    def __init__(self, room: Room, only: str, tell: Tell) -> None:
-        participants = room.participants
-        self._tell = tell
-        self._telling = Telling(
-            named=not only and len(participants) > 1,
-            only=only,
-            whole=[
-                name
-                for name, one in participants.items()
-                if isinstance(one, ModelParticipant) and one.profile.shows == "answer"
-            ],
-        )
-        # Whoever is in the middle of a turn already does not speak to us.
-        members = room.state.members.items()
-        self._elsewhere = {name for name, member in members if member.memory and member.memory.open_turn}
-        self._usage = Usage()
-        self._cut = self._answered = False
-        self._failure = ""
-
-    def __call__(self, event: Event) -> None:
-        if getattr(event, "participant", "") in self._elsewhere:
-            if isinstance(event, TurnEnded):
-                self._elsewhere.discard(event.participant)
-            return
-        for piece in self._telling.feed(event):
-            self._tell(piece)
-        match event:
-            case Stepped():
-                self._usage += event.usage or Usage()
-                self._cut = event.finish == "length"
-            case TurnEnded(status="failed"):
-                self._failure = f"{event.participant}'s turn failed: {event.detail}"
-            case TurnEnded():
-                self._answered |= event.status == "answered"
-            case _:
-                pass
-
-    def outcome(self, stopped: Stopped) -> Outcome:
-        """Raises `ModelError` when there is no answer because models failed."""
-        if stopped.reason == "failed" and not (self._answered or self._cut):
-            raise ModelError(self._failure or stopped.detail)
-        if self._failure:
-            self._tell(self._telling.remark(self._failure))
-        limited = stopped.reason in ("turns", "seconds", "tokens", "tools", "interrupted")
-        return Outcome("length" if limited or self._cut else "stop", self._usage)
 
 
 class Reply(Response):
@@ -277,6 +218,17 @@ class Reply(Response):
 
     def _chunk(self, delta: dict[str, str], finish: Finish | None = None) -> bytes:
         return self._heading.chunk(delta, finish, with_usage=self._asked.usage)
+
+
+async def _first(*waits: Coroutine[Any, Any, Stopped]) -> Stopped:
+    """What comes first of these; the others are not waited for any more."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task.done()).result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _gone(receive: Receive) -> None:
