@@ -9,13 +9,14 @@ from typing import Any
 
 from org.llm.extract.accept import Found, Refused, Toolbox, arguments_of, calls_in, is_schema, placeholder
 from org.llm.extract.brackets import BracketScanner
-from org.llm.extract.decode import decode, decode_gemma, decode_python, fits, typed, unescape_once
+from org.llm.extract.decode import decode, decode_gemma, decode_python, unescape_once
 from org.llm.extract.lexicon import Row
 from org.llm.extract.patterns import MORE, lazy
 from org.llm.extract.result import Incomplete, Refusal
 from org.llm.extract.rope import Rope
 from org.llm.extract.scan import GemmaScanner, LineScanner, Scanner, State
 from org.llm.extract.tagged import TaggedScanner
+from org.llm.extract.typed import fits, typed
 from org.tooling import Origin, ToolCall
 
 

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from org.llm.extract.accept import guard, guard_list, toolbox
+from org.llm.extract.accept import toolbox
+from org.llm.extract.around import guard, guard_list
 from org.llm.extract.brackets import BracketScanner
 from org.llm.extract.candidate import Candidate, Outcome
 from org.llm.extract.formats import THINKING
