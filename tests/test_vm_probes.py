@@ -254,6 +254,20 @@ def test_what_firmware_is_told_of_the_host_is_read(leaky: dict[str, Any], name: 
 # -- the box around QEMU, looked at from outside
 
 
+@pytest.mark.parametrize("name", ["h\xf6me", "a b\tc\nd\\e", "\u3000\u2028\x85\r\x0b", "\udcff", r"\040"])
+def test_a_place_is_known_by_its_name_whatever_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    written = b"".join(
+        b"\\%03o" % byte if byte in b" \t\n\\#" else bytes([byte]) for byte in os.fsencode(name)
+    )
+    (tmp_path / "7").mkdir()
+    line = b"44 30 0:40 / /%b rw,nosuid shared:1 - ext4 /dev/vda rw\n" % written
+    (tmp_path / "7" / "mountinfo").write_bytes(line * 2)
+    monkeypatch.setattr(box, "_PROC", tmp_path)
+    assert box._mounts(7, writable=True) == [(f"/{name}", "ext4")] * 2
+
+
 def test_this_process_is_in_no_box() -> None:
     """What holds of a machine's QEMU does not hold of whoever looks at it."""
     me = os.getpid()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -180,9 +181,14 @@ def _marked(place: Path) -> bool:
 def _mounts(qemu: int, *, writable: bool = False) -> list[tuple[str, str]]:
     """(Where, file system) of what is mounted in its namespace."""
     found = []
-    for line in _PROC.joinpath(str(qemu), "mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        target, options = before.split()[4:6]
-        if not writable or "rw" in options.split(","):
-            found.append((target.encode().decode("unicode_escape"), after.split()[0]))
+    for line in _PROC.joinpath(str(qemu), "mountinfo").read_bytes().rstrip(b"\n").split(b"\n"):
+        before, _, after = line.partition(b" - ")
+        target, options = before.split(b" ")[4:6]
+        if not writable or b"rw" in options.split(b","):
+            found.append((_path(target), os.fsdecode(after.split(b" ")[0])))
     return found
+
+
+def _path(written: bytes) -> str:
+    """A path as /proc writes it: of a byte that would end the field, three octal digits."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8) % 256]), written))
