@@ -69,3 +69,13 @@ def test_why_a_kernel_panicked_is_what_is_told(tmp_path: Path) -> None:
     console = Console(tmp_path / "console")
     console.add(b"[ 1.0] usual\n[ 8.3] Kernel panic - not syncing: why\n" + b"[ 8.4] R10: 0 R11: 0\n" * 300)
     assert console.last_words() == "; its last words: [ 8.3] Kernel panic - not syncing: why"
+
+
+def test_the_firmware_has_no_last_words(tmp_path: Path) -> None:
+    console = Console(tmp_path / "console")
+    console.add(
+        b"\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2)\r\nBooting from ROM...\r\n\x1bc\x1b[?7l\x1b[2J"
+    )
+    assert console.last_words() == ""
+    console.add(b"\x1b[31mout of\x1b[0m disks\r\n")
+    assert console.last_words() == "; its last words: out of disks"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,8 @@ _READ = 65_536
 _LAST_WORDS = 16_384  # after a panic the kernel goes on for some thousand
 _MOST_SHOWN = 2000
 _PANIC = "Kernel panic"
+_FIRMWARE = ("SeaBIOS (", "iPXE (", "Booting from ")
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-~])")  # of a terminal: it moves and colours
 
 
 class Console:
@@ -41,8 +44,10 @@ class Console:
 
     def last_words(self) -> str:
         """Of a guest that is not trusted: on one line, printable; empty when there are none. Of a kernel
-        that panicked, why."""
-        lines = [line.strip() for line in self._end.decode(errors="replace").splitlines() if line.strip()]
+        that panicked, why. What comes before the kernel says nothing of an end."""
+        said = _ESCAPE.sub("", self._end.decode(errors="replace"))
+        lines = [line.strip() for line in said.splitlines()]
+        lines = [line for line in lines if line and not line.startswith(_FIRMWARE)]
         telling = [line for line in lines if _PANIC in line][-1:] or lines[-6:]
         shown = "".join(char if char.isprintable() else "?" for char in " | ".join(telling)[-_MOST_SHOWN:])
         return f"; its last words: {shown}" if shown else ""
