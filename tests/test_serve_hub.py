@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
 
 import pytest
 
 from org.chat.state import State
+from org.compose.opening import Opening
 from org.compose.rooms import open_session
+from org.compose.session import Session
+from org.config import Member, Settings
 from org.errors import Busy, OrgError
 from org.events import Joined, Notice, Posted
 from org.journal import RoomJournal, room_folder
@@ -19,7 +24,7 @@ from org.serve import hub as module
 from org.serve.health import Health
 from org.serve.hub import Hub
 from org.serve.refusal import Refusal
-from serve_kit import DEADLINE_S, Parrot, parrots, rooms_with, settings_in
+from serve_kit import DEADLINE_S, Parrot, parrots, rooms_with, settings_in, site
 
 
 async def test_many_who_open_a_room_open_it_once(tmp_path: Path) -> None:
@@ -56,6 +61,27 @@ async def test_the_room_that_was_idle_longest_is_let_go_of(
             with (await hub.look("new")).stream.reader(0), pytest.raises(Refusal, match="3 rooms"):
                 await hub.create("newer")
         gate.set()
+
+
+async def test_a_room_for_nobody_has_nobody_in_it(tmp_path: Path) -> None:
+    """Only where nothing is said of participants are they those that are configured."""
+    rosters: list[Sequence[Member]] = []
+
+    def open_room(settings: Settings, opening: Opening) -> AbstractAsyncContextManager[Session]:
+        rosters.append(settings.participants)
+        return rooms_with(parrots)(settings, opening)
+
+    settings = settings_in(tmp_path)
+    async with site(tmp_path, open_room=open_room) as server:
+        for room, asked in (
+            ("usual", {}),
+            ("empty", {"participants": []}),
+            ("one", {"participants": ["a=simple"]}),
+        ):
+            assert (await server.ask("POST", "/rooms", {"id": room, **asked})).status == 201
+    usual, empty, one = rosters
+    assert (usual, empty, [member.id for member in one]) == (settings.participants, (), ["a"])
+    assert usual
 
 
 async def test_a_long_room_is_read_beside_the_loop(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ class Api:
 
     async def _create(self, request: Request) -> Response:
         body = await read_object(request, {"id": str, "participants": list})
-        members = [_member(text) for text in body.get("participants", ())]
+        named = body.get("participants")
+        members = None if named is None else [_member(text) for text in named]
         served = await self._hub.create(body.get("id"), members)
         return Json(describe(served), 201, {"Location": f"/rooms/{served.id}"})
 

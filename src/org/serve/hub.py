@@ -124,11 +124,13 @@ class Hub:
             raise Refusal(404, f"nobody here is called `{name[:40]}`", ", ".join(members))
         return await self.open(room_id)
 
-    async def create(self, room_id: str | None = None, members: Sequence[Member] = ()) -> Served:
+    async def create(self, room_id: str | None = None, members: Sequence[Member] | None = None) -> Served:
         """Open a new room; without an id it takes the next free number, without `members` the roster
         that is configured. Raises `Refusal` when it is there already."""
         await self._make_room()
-        settings = replace(self.settings, participants=tuple(members)) if members else self.settings
+        settings = (
+            replace(self.settings, participants=tuple(members)) if members is not None else self.settings
+        )
         opening = replace(self._opening, room=room_id or "", resume=False)
         if room_id is None:
             return await self._create_numbered(settings, opening)
