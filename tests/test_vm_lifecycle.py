@@ -21,7 +21,7 @@ from org.errors import EnvironmentProblem, UsageError
 from org.sandbox.vm import layout
 from org.sandbox.vm.image import Image
 from org.sandbox.vm.layout import ImageFolder
-from org.sandbox.vm.machine import Machine, Started, machine_of
+from org.sandbox.vm.machine import Machine, Started, Status, machine_of
 
 
 def image_in(cache: Path, key: str = "0" * 24) -> Image:
@@ -122,6 +122,24 @@ def test_a_path_too_long_for_a_socket_is_refused_with_what_helps(tmp_path: Path)
         machine.check_path()
     assert "XDG_STATE_HOME" in caught.value.hint
     assert not machine.folder.path.exists()
+
+
+async def test_up_says_which_wall_is_missing(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = call(home)
+    one.machine.make(image_in(one.settings.places.cache))
+
+    async def up(machine: Machine, *_: object, **__: object) -> Started:
+        async def status(_machine: Machine) -> Status:
+            return Status("default", "up", 7, {"walls": ["TCG", "seccomp"]})
+
+        monkeypatch.setattr(Machine, "status", status)
+        return Started(1.0, "boot", ())
+
+    monkeypatch.setattr(Machine, "up", up)
+    assert await lifecycle.VERBS["up"].run(one) == 0
+    assert "warning: the machine lacks bubblewrap" in capsys.readouterr().err
 
 
 # -- down

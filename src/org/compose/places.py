@@ -9,6 +9,7 @@ from org.errors import EnvironmentProblem, UsageError
 from org.ports import Sandbox
 from org.sandbox.bubblewrap import Bubblewrap
 from org.sandbox.local import Local
+from org.sandbox.vm import box
 from org.sandbox.vm.machine import machine_of
 from org.sandbox.vm.place import ThisMachine, VirtualMachine, memory_here, memory_of
 
@@ -72,5 +73,11 @@ async def _in_machine(settings: Settings, workspace: str) -> tuple[Sandbox, str]
             "leave `-C` out, or take a weaker place: `--sandbox bubblewrap`",
         )
     place = VirtualMachine(machine, workspace, memory=memory_of(status))
-    walls = " + ".join(status.facts["walls"])
+    lacks = box.lacking(status.facts["walls"])
+    if lacks and settings.sandbox.require == "vm":
+        raise EnvironmentProblem(
+            f"the settings require a machine with all its walls: `sandbox.require`; it lacks {lacks}",
+            "`apt-get install bubblewrap`, `org vm down`, `org vm up`",
+        )
+    walls = " + ".join(status.facts["walls"]) + (f"; it lacks {lacks}" if lacks else "")
     return place, f"in the machine `{machine.name}`: no network but the model server; {walls}"

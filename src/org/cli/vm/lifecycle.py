@@ -16,6 +16,7 @@ from org.cli.vm.shown import HOW, as_json, as_text, later, steps_shown
 from org.cli.vm.verb import Call, Verb, known
 from org.config import Settings
 from org.errors import Busy, Denied, ExitCode, UsageError
+from org.sandbox.vm import box
 from org.sandbox.vm.console import older
 from org.sandbox.vm.gate import Upstream
 from org.sandbox.vm.image import Image, build_image, import_image
@@ -197,7 +198,10 @@ async def _up(machine: Machine, call: Call, number: int = 0) -> None:
         )
     for note in started.notes:
         sys.stderr.write(f"{clean(note)}\n")
-    walls = " + ".join((await machine.status()).facts.get("walls", ()))
+    found = (await machine.status()).facts.get("walls", ())
+    if found and (lacks := box.lacking(found)):
+        sys.stderr.write(f"warning: the machine lacks {lacks}; `apt-get install bubblewrap`\n")
+    walls = " + ".join(found)
     seconds = duration(started.seconds)
     print(f"the machine `{machine.name}` is up after {seconds}{HOW[started.way]} ({walls})")
 

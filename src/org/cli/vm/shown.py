@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from org.cli.style import Style
+from org.sandbox.vm import box
 from org.sandbox.vm.image import Progress
 from org.sandbox.vm.machine import Status
 from org.wording import ago, clean, duration
@@ -72,7 +73,8 @@ def _facts(facts: Mapping[str, Any], now: float, style: Style) -> list[str]:
         held = network["serving"].get(port)
         state = "nothing serves it" if held is None else f"held here by {clean(held)}" if held else "served"
         lines.append(f"         port {port} of the guest at 127.0.0.1:{here}: {state}")
-    lines += [style.yellow(f"missing  {clean(text)}") for text in facts["missing"]]
+    missing = [*filter(None, [box.lacking(facts["walls"])]), *facts["missing"]]
+    lines += [style.yellow(f"missing  {clean(text)}") for text in missing]
     return lines
 
 

@@ -33,6 +33,14 @@ async def boxed(
     return [*front, *words], (*walls, "box") if front else tuple(walls)
 
 
+def lacking(walls: Sequence[str]) -> str:
+    """What is missing among the walls of a machine that is up, in words; empty when nothing that could be
+    had on such a system."""
+    if sys.platform != "linux" or "box" in walls:
+        return ""
+    return "bubblewrap around QEMU: `bwrap` is not there, or does not work here"
+
+
 async def alone(argv: Sequence[str], reads: Sequence[Path], writes: Sequence[Path]) -> list[str]:
     """The command line of a tool of QEMU, which then sees just as little where that can be had."""
     return [*await _working_front(argv[0], reads, writes, kvm=False), *argv]
