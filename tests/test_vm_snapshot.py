@@ -328,6 +328,37 @@ def test_what_does_not_fit_is_booted_from_its_disk(person: Person, what: str) ->
     assert not state.path.exists()
 
 
+async def test_called_off_while_it_wakes_it_is_suspended_again(person: Person) -> None:
+    person.done("up", "--memory", MEMORY)
+    person.said("echo kept > /dev/shm/a")
+    person.done("down")
+    folder = person.machine.folder
+    with person.start("vm", "up") as waking:
+        await until(lambda: not StateFolder(folder.suspended).manifest.exists(), 120)
+        person.done("down")
+        waking.wait(60)
+    assert (await person.machine.status()).suspended
+    person.done("up")
+    assert (person.way(), person.said("cat /dev/shm/a")) == ("suspension", "kept")
+
+
+def test_a_disk_that_was_replaced_is_booted(person: Person) -> None:
+    person.done("up", "--memory", MEMORY)
+    person.said("echo kept > /root/a")
+    person.done("down")
+    disk = person.machine.folder.overlay
+    copy = disk.with_name("copy")
+    shutil.copyfile(disk, copy)
+    copy.replace(disk)
+    assert b"its disk was changed since it was saved" in person.done("up").stderr
+    assert (person.way(), person.said("cat /root/a")) == ("boot", "kept")
+    person.done("down", "--hard")
+    disk.write_bytes(b"torn")
+    torn = person.vm("up")
+    assert torn.returncode != 0
+    assert b"org vm reset" in torn.stderr
+
+
 async def test_one_that_is_ending_is_waited_for(person: Person) -> None:
     person.done("up", "--memory", MEMORY)
     folder = person.machine.folder

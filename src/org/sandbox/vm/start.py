@@ -76,6 +76,8 @@ class Start:
         self.policy = Policy(plan.upstream, {7001: plan.port, 7002: plan.port + 1})
         self.key = ""
         """Whom a state fits that is saved of this machine; known once it is up."""
+        self._whole = asyncio.Event()
+        self._whole.set()
         self._plan = plan
         self._folder = MachineFolder(Path(plan.folder))
         self._image = ImageFolder(Path(plan.image))
@@ -94,6 +96,11 @@ class Start:
         saved.remove(self._folder.suspending)
         await self._prepare()
         return await self._woken(stack) or await self._forked(stack) or await self._booted(stack)
+
+    async def whole(self) -> None:
+        """Until the start may be called off: a memory that is used up is nowhere but in QEMU until the
+        machine is up, from where it can be suspended."""
+        await self._whole.wait()
 
     async def _prepare(self) -> None:
         plan, folder = self._plan, self._folder
@@ -122,13 +129,19 @@ class Start:
         if not why:
             self._step("waking the machine")
             try:
-                # It is used once: what the guest writes from there on is newer than this memory.
-                return await self._resumed(stack, "suspension", state, Memory(), lambda: saved.use_up(state))
+                return await self._resumed(stack, "suspension", state, Memory(), lambda: self._use_up(state))
             except OrgError as error:
                 why = error.message
+            finally:
+                self._whole.set()
         saved.remove(state.path)
         self._note(f"the machine is booted from its disk instead of woken: {why}")
         return None
+
+    def _use_up(self, state: StateFolder) -> None:
+        """It is used once: what the guest writes from there on is newer than this memory."""
+        self._whole.clear()
+        saved.use_up(state)
 
     async def _forked(self, stack: AsyncExitStack) -> Up | None:
         if self._folder.overlay.exists():

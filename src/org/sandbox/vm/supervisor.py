@@ -118,6 +118,7 @@ class _Supervisor:
         stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await self._start.whole()
             return await starting if starting.done() else None
         finally:
             for task in (starting, stopping):
