@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -192,5 +192,24 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 async def _in_order(work: Callable[[], None]) -> None:
-    """Run on the writing thread, after all that was asked before; a cancellation does not stop it."""
-    await asyncio.shield(asyncio.get_running_loop().run_in_executor(_WRITER, work))
+    """Run on the writing thread, after all that was asked before; a cancellation does not stop it.
+
+    Whoever waits is woken in one step: what a future that is shielded and handed from thread to thread
+    takes besides is felt by who reads what was written.
+    """
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Future[None] = loop.create_future()
+
+    def over(_: Future[None]) -> None:
+        if not (waiting.cancelled() and loop.is_closed()):
+            loop.call_soon_threadsafe(_wake, waiting)
+
+    working = _WRITER.submit(work)
+    working.add_done_callback(over)
+    await waiting
+    working.result()
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.cancelled():
+        waiting.set_result(None)
