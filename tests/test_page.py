@@ -13,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Route, expect
@@ -21,10 +22,11 @@ from command import Home, served
 from engine import Engine
 from org.chat.loop import Approval
 from org.compose.opening import Opening
-from org.events import Joined, Posted
-from org.messages import EVERYONE, Message
+from org.encoding import to_json
+from org.events import Asked, Delta, Event, Invited, Joined, Notice, Posted
+from org.messages import EVERYONE, Audience, Message
 from org.ports import Participant, Turn
-from page_kit import Actor, past, run, saying, speak, stage, tab
+from page_kit import Actor, Tab, past, run, saying, speak, stage, tab
 from room_kit import call, calling, participant, tool
 from serve_kit import Process, ask, listening, rooms_for, site
 
@@ -105,7 +107,9 @@ async def test_the_token_does_not_stay_in_the_address(tmp_path: Path, browser: B
             field = made.page.get_by_label("Link or token")
             await field.fill("wrong")
             await field.press("Enter")
-            await expect(made.page.get_by_role("alert")).to_contain_text("token is missing or wrong")
+            await expect(made.page.get_by_role("alert")).to_contain_text(
+                "Paste the whole link that org serve"
+            )
             await field.fill(f"{made.url}#token={'t' * 43}")
             await field.press("Enter")
             await expect(made.page.get_by_role("heading", name="No rooms yet")).to_be_visible()
@@ -308,6 +312,84 @@ async def test_whoever_comes_later_sees_who_speaks(tmp_path: Path, browser: Brow
                 await second.page.get_by_role("button", name="Interrupt").click()
                 for made in (first, second):
                     await expect(made.log).to_contain_text("coder was interrupted")
+
+
+FOLD = """
+([events, info]) => {
+  const nothing = () => {};
+  const heard = ["added", "removed", "live", "members", "arrived", "asking"];
+  const scene = new Scene(Object.fromEntries(heard.map(name => [name, nothing])));
+  for (const event of events) scene.apply(event);
+  const doing = [...scene.live.values()].map(live => {
+    const view = new LiveView(live, scene);
+    view.tick();
+    return view.doing.textContent;
+  });
+  if (info) {
+    scene.reconcile(info);
+    const end = { participant: "coder", turn: 7, status: "interrupted", detail: "the process ended", text: "" };
+    scene.apply({ type: "turn_ended", ...end });
+  }
+  return { doing, blocks: scene.blocks.map(block => element(block, scene).innerText) };
+}
+"""
+
+
+async def folded(made: Tab, *events: Event, info: object = None) -> Any:
+    """What the page shows of these events, and of the room as it is then."""
+    return await made.page.evaluate(FOLD, [[to_json(event) for event in events], info])
+
+
+@browsing
+async def test_what_was_said_when_the_server_was_killed_stays(tmp_path: Path, browser: Browser) -> None:
+    gone = {"open": False, "busy": "", "running": []}
+    events: list[Event] = [
+        Joined("coder", "model", "simple", "m"),
+        Invited("coder", 7, ()),
+        Delta("The answer is ", participant="coder"),
+        Delta("forty", participant="coder"),
+    ]
+    async with stage(tmp_path) as running, tab(browser, running.port) as made:
+        words, end = (await folded(made, *events, info=gone))["blocks"]
+        assert "The answer is forty" in words
+        assert "cut off: the server ended" in words
+        assert end == "the server ended while coder spoke; say something to go on"
+
+
+@browsing
+async def test_who_waits_for_a_word_does_not_think(tmp_path: Path, browser: Browser) -> None:
+    events: list[Event] = [Joined("coder", "model", "agent", "m"), Invited("coder", 7, ())]
+    asked = Asked("1", "coder", "sh", {})
+    async with stage(tmp_path) as running, tab(browser, running.port) as made:
+        assert (await folded(made, *events))["doing"] == ["thinking… "]
+        assert (await folded(made, *events, asked))["doing"] == ["waits for your word"]
+
+
+@browsing
+async def test_why_an_address_is_refused_is_said_once(tmp_path: Path, browser: Browser) -> None:
+    notice = Notice("coder: nobody is called `@bop`", participant="coder")
+    told = Posted(Message(1, "room", "system", Audience.only("coder"), "nobody is called `@bop`", 0.0))
+    async with stage(tmp_path) as running, tab(browser, running.port) as made:
+        assert (await folded(made, notice, told))["blocks"] == ["coder: nobody is called `@bop`"]
+        assert len((await folded(made, told))["blocks"]) == 1
+
+
+@browsing
+async def test_a_room_is_shown_before_the_list_of_all(tmp_path: Path, browser: Browser) -> None:
+    waiting = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await waiting.wait()
+        await route.continue_()
+
+    async with stage(tmp_path, Actor("coder", saying("hi"))) as running:
+        await running.ask("POST", "/rooms", {"id": "main"})
+        async with tab(browser, running.port) as made:
+            await made.page.route("**/rooms", late)
+            await made.page.goto(f"{made.url}#/main")
+            await expect(made.page.locator("[data-state=live]")).to_be_attached()
+            waiting.set()
+            await made.page.unroute_all(behavior="wait")
 
 
 @browsing

@@ -34,7 +34,9 @@ CASES = {
     "| a | *b* |\n|:--|--:|\n| c | d |\n\ne | f": "<div><table><thead><tr><th>a</th><th><em>b</em></th>"
     "</tr></thead><tbody><tr><td>c</td><td>d</td></tr></tbody></table></div><p>e | f</p>",
     "[a](https://e.org/x_(y)) <https://e.org>.": "<p><span><a>a</a><span> (e.org)</span></span> "
-    "&lt;<a>https://e.org</a>&gt;.</p>",
+    "<a>https://e.org</a>.</p>",
+    "<https://e.org/a)> <https://e.org b> x<https://e.org>y": "<p><a>https://e.org/a)</a> "
+    "&lt;<a>https://e.org</a> b&gt; x<a>https://e.org</a>y</p>",
     "[e.org](https://e.org) [g.com](https://e.org)": "<p><a>e.org</a> "
     "<span><a>g.com</a><span> (e.org)</span></span></p>",
     "https://good.com@e.org/": "<p><span><a>https://good.com@e.org/</a><span> (e.org)</span></span></p>",
