@@ -327,7 +327,7 @@ FOLD = """
   });
   if (info) {
     scene.reconcile(info);
-    const end = { participant: "coder", turn: 7, status: "interrupted", detail: "the process ended", text: "" };
+    const end = { participant: "coder", turn: 7, status: "interrupted", detail: "it ended", text: "" };
     scene.apply({ type: "turn_ended", ...end });
   }
   return { doing, blocks: scene.blocks.map(block => element(block, scene).innerText) };
@@ -372,6 +372,27 @@ async def test_why_an_address_is_refused_is_said_once(tmp_path: Path, browser: B
     async with stage(tmp_path) as running, tab(browser, running.port) as made:
         assert (await folded(made, notice, told))["blocks"] == ["coder: nobody is called `@bop`"]
         assert len((await folded(made, told))["blocks"]) == 1
+
+
+@browsing
+async def test_ten_tabs_of_one_browser_are_alive(tmp_path: Path, browser: Browser) -> None:
+    """Though it opens six connections to a server, and a stream takes one."""
+    async with stage(tmp_path, Actor("coder", saying("hi"))) as running:
+        rooms = [f"room-{number}" for number in range(10)]
+        for room in rooms:
+            await running.ask("POST", "/rooms", {"id": room})
+        async with tab(browser, running.port) as made:
+            pages = [await made.page.context.new_page() for _ in rooms]
+            for page, room in zip(pages, rooms, strict=True):
+                await page.goto(f"{made.url}#/{room}")
+                await expect(page.get_by_role("heading", name=room, level=1)).to_be_visible()
+            for times in (1, 2):
+                for room in rooms:
+                    await running.ask("POST", f"/rooms/{room}/messages", {"text": f"{room} {times}"})
+                for page, room in zip(pages, rooms, strict=True):
+                    log = page.get_by_role("log", name="Messages")
+                    await expect(log.get_by_text(f"{room} {times}", exact=True)).to_be_visible()
+                    await expect(log.locator(".over:not(.day)")).to_have_count(times)
 
 
 @browsing
