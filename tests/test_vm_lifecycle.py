@@ -7,21 +7,27 @@ import asyncio
 import errno
 import json
 import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from command import Home
 from org.cli.vm import lifecycle, shown
+from org.cli.vm.jobs import detach
 from org.cli.vm.shown import later
 from org.cli.vm.verb import Call
 from org.config import load
-from org.errors import EnvironmentProblem, UsageError
-from org.sandbox.vm import layout
+from org.errors import EnvironmentProblem, SandboxGone, UsageError
+from org.sandbox.vm import layout, machine
+from org.sandbox.vm.channel import Channel
 from org.sandbox.vm.image import Image
 from org.sandbox.vm.layout import ImageFolder
 from org.sandbox.vm.machine import Machine, Started, Status, machine_of
+from org.sandbox.vm.plan import Plan
+from org.sandbox.vm.start import Way
 
 
 def image_in(cache: Path, key: str = "0" * 24) -> Image:
@@ -37,8 +43,9 @@ def call(home: Home, *words: str, **flags: object) -> Call:
     """What `org vm up WORDS` is called with."""
     parser = argparse.ArgumentParser()
     lifecycle.VERBS["up"].options(parser)
-    settings = load(cwd=home.project, flags=flags, env=home.env)
-    return Call(parser.parse_args(words), settings, machine_of(settings.places.state))
+    args = parser.parse_args(words)
+    settings = load(cwd=home.project, flags={"base": args.base, **flags}, env=home.env)
+    return Call(args, settings, machine_of(settings.places.state))
 
 
 @pytest.fixture
@@ -140,6 +147,132 @@ async def test_up_says_which_wall_is_missing(
     monkeypatch.setattr(Machine, "up", up)
     assert await lifecycle.VERBS["up"].run(one) == 0
     assert "warning: the machine lacks bubblewrap" in capsys.readouterr().err
+
+
+# -- up, of one that is up, or was
+
+
+class Up:
+    """Machines that are up as soon as they are started."""
+
+    def __init__(self) -> None:
+        self.status = Status("default", "down")
+        self.upstreams: list[str] = []
+
+    async def told(self) -> Status:
+        return self.status
+
+    async def began(self, plan: Plan, *_: object) -> Way:
+        self.upstreams.append(f"{plan.upstream}")
+        network = {
+            "model_server": f"http://{plan.upstream.authority}{plan.upstream.path}",
+            "inbound": {"7001": plan.port},
+        }
+        facts = {"walls": ["TCG", "seccomp", "box"], "memory_mib": plan.memory_mib, "network": network}
+        self.status = Status("default", "up", 7, facts)
+        return "boot"
+
+
+@pytest.fixture
+def ups(home: Home, monkeypatch: pytest.MonkeyPatch) -> Up:
+    made = Up()
+    monkeypatch.setattr(Machine, "status", made.told)
+    monkeypatch.setattr(machine, "begin", made.began)
+    monkeypatch.setattr(os, "environ", home.env)
+    one = call(home)
+    one.machine.make(image_in(one.settings.places.cache))
+    return made
+
+
+async def up(home: Home, *words: str) -> None:
+    assert await lifecycle.VERBS["up"].run(call(home, *words)) == 0
+
+
+async def test_the_model_server_that_was_named_is_remembered(home: Home, ups: Up) -> None:
+    for words in (("--base", "http://there:9/v1"), (), ("--base", "http://here"), ()):
+        ups.status = Status("default", "down")
+        await up(home, *words)
+    assert ups.upstreams == ["Upstream(there:9/v1)"] * 2 + ["Upstream(here:80/v1)"] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--memory", "300"), "--memory 512"),
+        (("--port", "7101"), "--port 7001"),
+        (("--base", "http://other"), "--base http://there"),
+    ],
+)
+async def test_one_that_is_up_otherwise_is_not_passed_over(
+    home: Home, ups: Up, words: tuple[str, ...], told: str
+) -> None:
+    same = ("--memory", "512", "--port", "7001", "--base", "http://there")
+    await up(home, *same)
+    await up(home, *same)
+    await up(home)
+    with pytest.raises(UsageError, match=told) as caught:
+        await up(home, *words)
+    assert "org vm down" in caught.value.hint
+
+
+async def test_one_that_reaches_another_server_than_the_settings_say_is_warned_of(
+    home: Home, ups: Up, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await up(home)
+    home.env["ORG_BASE"] = "http://new"
+    await up(home)
+    assert "the settings say http://new" in capsys.readouterr().err
+
+
+async def test_without_qemu_nothing_is_fetched_or_made(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = call(home)
+    monkeypatch.setenv("PATH", str(home.folder))
+    monkeypatch.setattr(lifecycle, "build_image", None)  # is not come to
+    with pytest.raises(EnvironmentProblem, match="cannot start `qemu-system"):
+        await lifecycle.VERBS["up"].run(one)
+    assert not one.machine.folder.path.exists()
+
+
+async def test_a_name_too_long_for_a_socket_is_told_before_anything_is_fetched(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.env["XDG_STATE_HOME"] = f"{home.folder}/{'x' * 100}"
+    monkeypatch.setattr(lifecycle, "build_image", None)
+    with pytest.raises(UsageError, match="path of a socket"):
+        await lifecycle.VERBS["up"].run(call(home))
+
+
+async def test_what_helps_a_machine_that_does_not_answer(home: Home, ups: Up) -> None:
+    for state, hint in (("silent", "`org vm down` ends it"), ("down", "`org vm up`")):
+        ups.status = Status("default", state)  # type: ignore[arg-type]
+        with pytest.raises(SandboxGone) as caught:
+            await call(home).machine.up_or_gone()
+        assert caught.value.hint == hint
+
+
+# -- words that are off
+
+
+@pytest.mark.parametrize("room", ["", "a b", "a\nb", "../x", ".x", "A", "x" * 65])
+@pytest.mark.parametrize("verb", ["exec", "push"])
+def test_what_is_no_room_makes_no_workspace(home: Home, verb: str, room: str) -> None:
+    words = ["--", "true"] if verb == "exec" else ["."]
+    subprocess.run(["git", "init", "-q", str(home.project)], check=True)
+    done = home.run("vm", verb, "--room", room, *words)
+    assert (done.returncode, "not a room id" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nb", "\x1b[31m", "x" * 65])
+async def test_a_job_has_a_name_that_can_be_typed(name: str) -> None:
+    with pytest.raises(UsageError, match="not a name for a job"):
+        await detach(cast(Channel, None), name, ["" if not name else "true"])
+
+
+@pytest.mark.parametrize("words", [("up", "--bogus"), ("up", "--memory", "much"), ("status", "more")])
+def test_a_word_that_is_off_is_explained_by_its_own_verb(home: Home, words: tuple[str, ...]) -> None:
+    done = home.run("vm", *words)
+    assert done.returncode == 2
+    assert f"`org vm {words[0]} --help`" in done.stderr
 
 
 # -- down

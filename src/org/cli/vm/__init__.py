@@ -14,6 +14,7 @@ from org.cli.options import Parser
 from org.cli.vm import commands, generation, git, harden, install, jobs, lifecycle
 from org.cli.vm.verb import Call
 from org.config import load
+from org.errors import UsageError
 from org.sandbox.vm.machine import DEFAULT, machine_of
 
 VERBS = {
@@ -43,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: list[str]) -> int:
     """Do one thing with a machine; `exec` and `shell` end as what ran in it did."""
-    args = parser().parse_args(argv)
+    args, unknown = parser().parse_known_args(argv)
+    if unknown:
+        raise UsageError(f"no such options: {' '.join(unknown)}", f"`org vm {args.verb} --help` explains it")
     flags = {"base": getattr(args, "base", None), "vm.mirror": getattr(args, "mirror", None)}
     # A program's file may be of another version, and is read where the program runs.
     cwd = Path("/") if args.verb == "generation" else Path()

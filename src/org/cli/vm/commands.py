@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 from org.cli.vm.jobs import detach
 from org.cli.vm.shown import later
-from org.cli.vm.verb import Call, Verb
+from org.cli.vm.verb import Call, Verb, room_of
 from org.errors import SandboxGone, UsageError
 from org.sandbox.vm.channel import Attached, Surroundings
 from org.sandbox.vm.place import WORKSPACES, memory_of
@@ -39,6 +39,7 @@ def _exec_options(parser: argparse.ArgumentParser) -> None:
 
 async def _surroundings(call: Call) -> Surroundings:
     args = call.args
+    room_of(args)  # before anything is waited for
     with later(f"waiting for the machine `{call.machine.name}` to answer"):
         memory = memory_of(await call.machine.up_or_gone())
     if args.root or args.user == "root":
@@ -47,9 +48,7 @@ async def _surroundings(call: Call) -> Surroundings:
         if "/" in args.user or args.user.startswith("."):
             raise UsageError(f"no such user: {args.user}")
         return Surroundings(f"/home/{args.user}", args.user, memory=memory)
-    if "/" in args.room or args.room.startswith("."):
-        raise UsageError(f"no such room: {args.room}")
-    return Surroundings(f"{WORKSPACES}/{args.room}", memory=memory)
+    return Surroundings(f"{WORKSPACES}/{room_of(args)}", memory=memory)
 
 
 async def _exec(call: Call) -> int:

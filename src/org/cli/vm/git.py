@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from org.cli.vm.shown import steps_shown
-from org.cli.vm.verb import Call, Verb
-from org.errors import ExitCode, UsageError
-from org.journal.folder import is_room_id
+from org.cli.vm.verb import Call, Verb, room_of
+from org.errors import ExitCode
 from org.sandbox.vm import layout
 from org.sandbox.vm.channel import Surroundings
 from org.sandbox.vm.git import Workspace, check_room, relation, repository_of
@@ -33,9 +32,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 async def _workspace(call: Call) -> Workspace:
-    room = call.args.room
-    if not is_room_id(room):
-        raise UsageError(f"no such room: {room}")
+    room = room_of(call.args)
     await check_room(room)
     machine = call.machine
     where = Surroundings(f"{WORKSPACES}/{room}", memory=memory_of(await machine.up_or_gone()))

@@ -5,23 +5,27 @@ from __future__ import annotations
 import argparse
 import codecs
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
 
 from org.cli.style import Style, table
 from org.cli.vm.verb import Call, Verb
-from org.errors import Busy, ExitCode
+from org.errors import Busy, ExitCode, UsageError
 from org.sandbox.vm.channel import Channel, Job, Surroundings
 from org.wording import ago, clean, one_line
 
 _GRACE_S = 20.0
+_NAME = re.compile(r"[!-~]{1,64}")
 _ANYWHERE = Surroundings("/root", "root")
 
 
 async def detach(channel: Channel, name: str, words: Sequence[str]) -> int:
     """Start a command that stays, and say how to follow it."""
     name = name or os.path.basename(words[0])
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"not a name for a job: {name!r}", "`--job NAME`: 1 to 64 letters without blanks")
     for job in await channel.jobs():
         if job.name == name and job.code is not None:
             await channel.stop(name)  # its end was there to be read until now

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 from org.cli.style import Style
 from org.cli.vm.shown import HOW, as_json, as_text, later, steps_shown
 from org.cli.vm.verb import Call, Verb, known
-from org.config import Settings
+from org.config import Settings, load
+from org.config.urls import base_url
 from org.errors import Busy, Denied, ExitCode, UsageError
-from org.sandbox.vm import box
+from org.sandbox.vm import accel, box
 from org.sandbox.vm.console import older
 from org.sandbox.vm.gate import Upstream
 from org.sandbox.vm.image import Image, build_image, import_image
-from org.sandbox.vm.machine import Machine, machine_of, machines_of
+from org.sandbox.vm.machine import Machine, Status, machine_of, machines_of
 from org.wording import clean, duration
 
 MEMORY_MIB = 1024
@@ -34,7 +35,9 @@ def _start_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", metavar="MIB", type=int, help=f"its memory ({MEMORY_MIB}, or what it had)"
     )
-    parser.add_argument("--base", metavar="URL", help="the model server that it reaches")
+    parser.add_argument(
+        "--base", metavar="URL", help="the model server that it reaches (the settings', or what it had)"
+    )
     parser.add_argument(
         "--port",
         metavar="N",
@@ -174,8 +177,12 @@ async def _up(machine: Machine, call: Call, number: int = 0) -> None:
         port = (call.args.port or PORT) + 2 * number
     if not 1024 <= port < 65535:
         raise UsageError(f"no port for a machine: {port}", "1024 to 65534")
+    settings, base = call.settings, machine.base()
+    if call.args.base is None and base is not None:
+        settings = load(cwd=Path(), flags={"base": base}, env=os.environ)
     status = await machine.status()
     if status.state == "up":
+        _check_same(status, call.args, port, settings.base)
         print(f"the machine `{machine.name}` is up")
         return
     if status.state == "silent":
@@ -187,14 +194,22 @@ async def _up(machine: Machine, call: Call, number: int = 0) -> None:
     with steps_shown() as steps:
         image = machine.image(cache)
         if image is None:
+            machine.check_path()
+            await accel.check_programs(os.uname().machine)
             image = await build_image(cache, mirror=call.settings.vm.mirror, on_progress=steps.progress)
             _say_unsigned(image)
             if not machine.make(image):  # somebody else did meanwhile
                 image = machine.image(cache) or image
         cpus = min(_MOST_CPUS, os.cpu_count() or 1)
-        upstream = _upstream(call.settings)
         started = await machine.up(
-            image, cache, upstream, steps.step, memory_mib=memory_mib, cpus=cpus, port=port
+            image,
+            cache,
+            _upstream(settings),
+            steps.step,
+            memory_mib=memory_mib,
+            cpus=cpus,
+            port=port,
+            base=None if call.args.base is None else settings.base,
         )
     for note in started.notes:
         sys.stderr.write(f"{clean(note)}\n")
@@ -204,6 +219,23 @@ async def _up(machine: Machine, call: Call, number: int = 0) -> None:
     walls = " + ".join(found)
     seconds = duration(started.seconds)
     print(f"the machine `{machine.name}` is up after {seconds}{HOW[started.way]} ({walls})")
+
+
+def _check_same(status: Status, args: argparse.Namespace, port: int, base: str) -> None:
+    """Raises `UsageError` when a machine that is up is not as it is asked for now; a model server that
+    nobody named is warned of."""
+    network = status.facts["network"]
+    has = {
+        "--memory": (args.memory, status.facts["memory_mib"]),
+        "--port": (args.port and port, network["inbound"]["7001"]),
+        "--base": (args.base and base, base_url(network["model_server"])),
+    }
+    differs = [f"{name} {is_now}" for name, (wanted, is_now) in has.items() if wanted not in (None, is_now)]
+    hint = "`org vm down` first, then `org vm up` with what it is to have"
+    if differs:
+        raise UsageError(f"the machine `{status.name}` is up with {', '.join(differs)}", hint)
+    if has["--base"][1] != base:
+        sys.stderr.write(f"warning: it reaches {has['--base'][1]}, the settings say {base}: {hint}\n")
 
 
 def _warn(settings: Settings) -> None:
@@ -253,6 +285,7 @@ async def _import(call: Call) -> int:
     if (await machine.status()).state != "absent":
         raise _there(machine)
     machine.check_path()
+    await accel.check_programs(os.uname().machine)
     _warn(call.settings)
     cache = call.settings.places.cache
     with steps_shown() as steps:

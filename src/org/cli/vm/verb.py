@@ -9,6 +9,7 @@ from typing import Any
 
 from org.config import Settings
 from org.errors import UsageError
+from org.journal.folder import is_room_id
 from org.sandbox.vm.machine import Machine
 
 
@@ -28,6 +29,16 @@ class Verb:
     about: str
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Call], Coroutine[Any, Any, int]]
+
+
+def room_of(args: argparse.Namespace) -> str:
+    """The `--room` that is named. Raises `UsageError`."""
+    if not is_room_id(args.room):
+        raise UsageError(
+            f"not a room id: {args.room!r}",
+            "1 to 64 of a-z, 0-9, `.`, `_` and `-`, beginning with a letter or a digit",
+        )
+    return str(args.room)
 
 
 async def known(machine: Machine) -> None:

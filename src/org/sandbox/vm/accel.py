@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -115,6 +116,13 @@ async def qemu_version(arch: str) -> str:
         ) from error
     said, _ = await process.communicate()
     return said.decode(errors="replace").splitlines()[0] if said else ""
+
+
+async def check_programs(arch: str) -> None:
+    """Raises `EnvironmentProblem` when a program is missing that a machine is made with."""
+    await qemu_version(arch)
+    if shutil.which("qemu-img") is None:
+        raise EnvironmentProblem("there is no `qemu-img`", f"`{install_hint(arch)}`")
 
 
 def install_hint(arch: str) -> str:

@@ -151,6 +151,11 @@ class MachineFolder:
         return self.path / "suspended"
 
     @property
+    def base(self) -> Path:
+        """The model server that it was given by name; missing when it has the settings' one."""
+        return self.path / "base"
+
+    @property
     def unsaved(self) -> Path:
         """Why it was not suspended when it went down the last time, a line; missing when it was."""
         return self.path / "unsaved"

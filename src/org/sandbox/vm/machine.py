@@ -97,7 +97,8 @@ class Machine:
         """Its status. Raises `SandboxGone` when it is not up."""
         status = await self.status()
         if status.state != "up":
-            raise SandboxGone(f"the machine `{self.name}` is not up: {status.state}", "`org vm up`")
+            hint = "`org vm down` ends it" if status.state == "silent" else "`org vm up`"
+            raise SandboxGone(f"the machine `{self.name}` is not up: {status.state}", hint)
         return status
 
     def image(self, cache: Path) -> Image | None:
@@ -178,6 +179,13 @@ class Machine:
         """Where its port 7001 appeared then."""
         return _number(self.folder.port)
 
+    def base(self) -> str | None:
+        """The model server that it was given by name then."""
+        try:
+            return self.folder.base.read_text().strip() or None
+        except FileNotFoundError:
+            return None
+
     async def up(
         self,
         image: Image,
@@ -188,8 +196,10 @@ class Machine:
         memory_mib: int,
         cpus: int,
         port: int = 7001,
+        base: str | None = None,
     ) -> Started:
         """Start it, and wait until it is up. Its ports 7001 and 7002 appear at `port` and the one after.
+        With `base`, the URL of `upstream`, it has that one from now on.
         One that somebody else starts is waited for. Cancelling it ends a machine that is not up yet.
 
         Raises `EnvironmentProblem`, and `SandboxGone` when it did not come up.
@@ -211,6 +221,8 @@ class Machine:
         with self._writing():
             saved.write(self.folder.memory, f"{memory_mib}\n")
             saved.write(self.folder.port, f"{port}\n")
+            if base is not None:
+                saved.write(self.folder.base, f"{base}\n")
         return Started(asyncio.get_running_loop().time() - begun, way, tuple(notes))
 
     async def _until_up(self) -> Way | None:
