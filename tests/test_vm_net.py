@@ -565,6 +565,23 @@ async def connected(port: int) -> socket.socket:
         await asyncio.sleep(0.01)
 
 
+async def test_a_flood_of_requests_leaves_the_log_what_it_had(server: Server) -> None:
+    lines: list[str] = []
+    async with asyncio.timeout(DEADLINE_S), impostor() as guest:
+        policy = Policy(Upstream("127.0.0.1", server.port), {})
+        async with relaying(guest.path, policy, lines.append) as running:
+            serving = asyncio.create_task(running.run())
+            for number in range(1, 1001, 2):
+                await guest.say(opened(number) + frames.frame(frames.DATA, number, b"x\r\n\r\n"))
+                await guest.next(frames.CLOSE)
+            await guest.hang_up()
+            with pytest.raises(SandboxGone):
+                await serving
+    told = [int(line.rpartition(" ")[2]) for line in lines if line.startswith("lines left out")]
+    assert len(lines) < 400
+    assert len(lines) - len(told) + sum(told) == 500
+
+
 async def test_a_fault_of_the_relay_closes_everything_and_its_text_is_not_logged(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from org.sandbox.vm.environment import bare
 from org.sandbox.vm.layout import MachineFolder
 from org.sandbox.vm.qemu import MachineSpec
 from org.sandbox.vm.tied import tied
+from org.sandbox.vm.trickle import Trickle
 
 _READ = 65_536
 _HEARD_S = 1.0
@@ -100,6 +101,8 @@ def listening(*paths: Path) -> Iterator[list[int]]:
 
 async def _logged(said: asyncio.StreamReader, log: Callable[[str], None]) -> None:
     """A guest can make QEMU complain without end: the log has bounds."""
+    bounded = Trickle(log)
     while data := await said.read(_READ):
         for line in data.decode(errors="replace").splitlines():
-            log(f"QEMU: {line}")
+            bounded(f"QEMU: {line}")
+    bounded.tell()

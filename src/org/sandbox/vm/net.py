@@ -21,6 +21,7 @@ from org.sandbox.vm import frames
 from org.sandbox.vm.gate import Answer, Gate, Refusal, Upstream, chunk, refusal
 from org.sandbox.vm.link import Link, linked
 from org.sandbox.vm.talk import Talk
+from org.sandbox.vm.trickle import Trickle
 
 LOOPBACK = "127.0.0.1"
 _READ = 65_536
@@ -76,7 +77,8 @@ class Relay:
         port on this machine."""
         self._link = link
         self._policy = policy
-        self._log = log
+        self._log = Trickle(log)
+        self._on_fault = log
         self._tls = ssl.create_default_context() if policy.upstream.tls else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests = 0
@@ -104,6 +106,7 @@ class Relay:
             results = await asyncio.gather(*tasks, return_exceptions=True)
             for port in list(self._listening):
                 self._close(port)
+            self._log.tell()
         for result in results:  # a fault of ours
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
@@ -119,7 +122,7 @@ class Relay:
         if not task.cancelled() and (error := task.exception()) is not None:
             # Whatever it was, the relay is not what it should be: closed is the safe side. Only its kind
             # is told: its text may hold what no log is to know.
-            self._log(f"relay: {type(error).__name__}")
+            self._on_fault(f"relay: {type(error).__name__}")
             self._link.fail("its relay failed")
 
     # -- from the guest
