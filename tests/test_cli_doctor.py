@@ -14,8 +14,10 @@ import pytest
 
 from cli_kit import Desk, models_server
 from engine import Engine
+from org.cli import doctor
 from org.cli.doctor import Finding, Report, as_text
 from org.cli.style import Style
+from org.config import load
 from org.errors import ExitCode
 from org.sandbox.proof import Probe, Proof, Reached, attempts
 from org.sandbox.proof.attempts import Attempt
@@ -285,3 +287,13 @@ def test_in_a_terminal_it_says_what_it_is_doing(desk: Desk) -> None:
         terminal.wait_for("attacking the sandbox's walls from inside: 0.")
         terminal.wait_for(" attempts were held")
         assert terminal.exit_code() == ExitCode.ENVIRONMENT
+
+
+def test_a_machine_that_reaches_another_server_is_told(desk: Desk) -> None:
+    settings = load(cwd=desk.home.project, flags={"base": "https://there"}, env=desk.home.env)
+    told = list(doctor._relayed(settings, "http://there:80/v1"))
+    assert [(one.status, one.text) for one in told] == [
+        ("note", "the machine reaches http://there/v1, rooms ask https://there/v1")
+    ]
+    assert list(doctor._relayed(settings, "https://there:443/v1")) == []
+    assert list(doctor._relayed(settings, "")) == []

@@ -28,6 +28,7 @@ from org.cli.walls import as_lines
 from org.compose.places import choose_place
 from org.compose.servers import Servers, list_models
 from org.config import Settings, is_loopback, load
+from org.config.urls import base_url
 from org.errors import EnvironmentProblem, ExitCode, ModelError, ServerUnreachable
 from org.sandbox.limits import Limits
 from org.sandbox.local import GUEST_MARKER
@@ -217,7 +218,12 @@ async def _sandbox(settings: Settings) -> tuple[list[Finding], Proof]:
         return [Finding(SANDBOX, "warning", text, hint)], proof
     found = [Finding(SANDBOX, "ok" if proof.held else "warning", text)]
     if isinstance(sandbox, VirtualMachine):
-        return [*found, *_emulator(settings, proof)], proof
+        reached = (await machine_of(settings.places.state).status()).facts.get("network", {})
+        return [
+            *found,
+            *_emulator(settings, proof),
+            *_relayed(settings, reached.get("model_server", "")),
+        ], proof
     return [*found, *_around()], proof
 
 
@@ -242,6 +248,13 @@ def _emulator(settings: Settings, proof: Proof) -> Iterator[Finding]:
         yield Finding(SANDBOX, status, "TCG alone is not a boundary: QEMU is not in a box", hint)
     else:
         yield Finding(SANDBOX, "warning", "QEMU is not in a box: nothing is behind the machine's wall", hint)
+
+
+def _relayed(settings: Settings, server: str) -> Iterator[Finding]:
+    """Whether the machine reaches the model server that rooms ask."""
+    if server and base_url(server) != settings.base:
+        text = f"the machine reaches {base_url(server)}, rooms ask {settings.base}"
+        yield Finding(SANDBOX, "note", text, f"`org vm down`, then `org vm up --base {settings.base}`")
 
 
 def _around() -> Iterator[Finding]:
