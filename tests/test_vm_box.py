@@ -65,8 +65,10 @@ async def test_without_bubblewrap_that_is_what_it_lacks() -> None:
 async def test_a_room_is_told_and_one_that_requires_it_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    walls = ["TCG", "seccomp"]
+
     async def status(self: Machine) -> Status:
-        return up("TCG", "seccomp")
+        return up(*walls)
 
     monkeypatch.setattr(Machine, "status", status)
     home = Home(tmp_path)
@@ -77,6 +79,10 @@ async def test_a_room_is_told_and_one_that_requires_it_is_refused(
     strict = load(cwd=home.project, flags={}, env=home.env)
     with pytest.raises(EnvironmentProblem, match="lacks bubblewrap"):
         await choose_place(strict, tmp_path, unsafe_local=False, in_machine="r")
+    walls[0] = "KVM"
+    assert (
+        "it lacks bubblewrap" in (await choose_place(strict, tmp_path, unsafe_local=False, in_machine="r"))[1]
+    )
 
 
 def test_its_status_shows_it() -> None:

@@ -77,3 +77,21 @@ async def test_a_machine_does_not_come_up_for_somebody_who_was_killed(owner: Own
     async with asyncio.timeout(DEADLINE_S):
         while (await machine.status()).state != "down":  # noqa: ASYNC110 -- it tells nobody any more
             await asyncio.sleep(0.02)
+
+
+async def test_whoever_waits_or_interrupts_leaves_without_a_traceback(owner: Owner) -> None:
+    made = await image()
+    machine = owner.machine
+    machine.make(made)
+    with owner.start("vm", "up") as first:
+        await until(lambda: machine.folder.lock.exists(), DEADLINE_S)
+        with owner.start("vm", "up") as second:
+            assert second.stderr is not None
+            lines = iter(second.stderr.readline, "")
+            assert any("which another process starts" in line for line in lines)
+            said = []
+            for one in (second, first):
+                one.send_signal(signal.SIGINT)
+                said.append(await asyncio.to_thread(one.communicate, timeout=DEADLINE_S))
+    assert (first.returncode, second.returncode) == (130, 130)
+    assert not any("Traceback" in text or "ignored" in text for _, text in said)
