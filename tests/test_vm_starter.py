@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from guest import image
 from machine_kit import Owner, until
+from org.errors import SandboxGone
 from org.sandbox.vm.gate import Upstream
 from org.sandbox.vm.machine import Machine
 
@@ -95,3 +97,23 @@ async def test_whoever_waits_or_interrupts_leaves_without_a_traceback(owner: Own
                 said.append(await asyncio.to_thread(one.communicate, timeout=DEADLINE_S))
     assert (first.returncode, second.returncode) == (130, 130)
     assert not any("Traceback" in text or "ignored" in text for _, text in said)
+
+
+async def test_a_disk_that_cannot_be_written_is_told_in_a_line(owner: Owner) -> None:
+    made = await image()
+    machine = owner.machine
+    machine.make(made)
+    machine.folder.suspending.touch()
+    done = await asyncio.to_thread(owner.vm, "up")
+    assert (done.returncode, done.stderr.count(b"Traceback")) == (7, 0), done.stderr
+    assert b"Not a directory: " in done.stderr
+
+
+async def test_a_process_that_breaks_at_once_is_told(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await image()
+    machine = owner.machine
+    machine.make(made)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    cache = owner.settings().places.cache
+    with pytest.raises(SandboxGone, match="the machine's process ended"):
+        await machine.up(made, cache, Upstream("h", 9), lambda _step: None, memory_mib=256, cpus=1)

@@ -41,6 +41,8 @@ async def begin(
                         return None
                     case {"error": str(error), "hint": str(hint)}:
                         raise SandboxGone(error, hint or "`org vm logs` shows more")
+        except ConnectionError:
+            pass  # it ended before it read all
         except asyncio.CancelledError:
             writer.write_eof()  # it gives up then, which it says by its own end
             with suppress(TimeoutError):
@@ -59,8 +61,8 @@ async def _supervisor(log: Path) -> AsyncIterator[tuple[asyncio.StreamReader, as
         try:
             starter = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "org.sandbox.vm.supervisor"),
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 stderr=file,
                 start_new_session=True,
                 cwd="/",

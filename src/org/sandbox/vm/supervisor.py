@@ -54,6 +54,9 @@ def main() -> int:
     except OrgError as error:
         _tell({"error": error.message, "hint": error.hint, "busy": isinstance(error, Busy)})
         return error.exit_code
+    except OSError as error:  # a full disk, most of all; where it was is for the log
+        _tell({"error": f"{error.strerror or error}: {error.filename or plan.folder}", "hint": ""})
+        raise
     return 0
 
 
