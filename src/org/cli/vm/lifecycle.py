@@ -180,7 +180,8 @@ async def _up(machine: Machine, call: Call, number: int = 0) -> None:
     settings, base = call.settings, machine.base()
     if call.args.base is None and base is not None:
         settings = load(cwd=Path(), flags={"base": base}, env=os.environ)
-    status = await machine.status()
+    with later(f"waiting for the machine `{machine.name}` to answer"):
+        status = await machine.status()
     if status.state == "up":
         _check_same(status, call.args, port, settings.base)
         print(f"the machine `{machine.name}` is up")
