@@ -79,6 +79,27 @@ def test_a_copy_keeps_the_bytes_and_leaves_holes(tmp_path: Path) -> None:
     assert target.stat().st_blocks * 512 < len(data)
 
 
+@pytest.mark.parametrize("end", [b"", b"tail"])
+def test_a_clone_is_the_same_and_ones_own(tmp_path: Path, end: bytes) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    size = (64 << 20) + len(end)
+    with source.open("wb") as file:
+        file.write(b"head")
+        file.seek(32 << 20)
+        file.write(b"middle")
+        file.seek(64 << 20)
+        file.write(end)
+        file.truncate(size)
+    disk.clone(source, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks * 512 < 1 << 20
+    with target.open("r+b") as file:
+        file.write(b"HEAD")
+    assert source.read_bytes()[:4] == b"head"
+    with pytest.raises(FileExistsError):
+        disk.clone(source, target)
+
+
 async def test_the_largest_file_system_of_a_disk_is_taken(tmp_path: Path) -> None:
     small, large = bytearray(8192), bytearray(65536)
     small[1080:1082] = large[1080:1082] = b"\x53\xef"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -283,6 +284,12 @@ async def test_no_qemu_outlives_its_supervisor(spare: Owner) -> None:
     assert (await spare.machine.status()).state == "down"
     spare.up()
     assert spare.vm("exec", "--", "true").returncode == 0
+
+
+async def test_none_lives_on_without_its_folder(spare: Owner) -> None:
+    shutil.rmtree(spare.machine.folder.path)
+    await until(lambda: not processes_of(spare.machine))
+    assert (await spare.machine.status()).state == "absent"
 
 
 async def is_down(owner: Owner) -> None:

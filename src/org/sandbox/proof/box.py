@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from org.sandbox.proof.report import Probe
-from org.sandbox.vm.layout import MachineFolder, StateFolder
+from org.sandbox.vm.layout import MachineFolder
 
 WALL = "box"
 _PROC = Path("/proc")
@@ -69,7 +68,7 @@ def _standing(probes: list[Probe], qemu: int) -> tuple[str, ...]:
     if "box-seccomp" in held:
         names.append("seccomp")
     if {"box-user", "box-capabilities", "box-setuid"} <= held:
-        names.append(f"uid {_inner(qemu)}")
+        names.append(f"uid {_inner(qemu)} in its namespace, without capabilities")
     return tuple(names)
 
 
@@ -101,7 +100,8 @@ def _user(qemu: int) -> Said:
     own = os.stat(f"/proc/{qemu}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
     if inner == 0 or not own:
         return False, f"uid {inner}, in a namespace of {'its own' if own else 'others'}"
-    return True, f"uid {inner}, in a namespace of its own"
+    outer = _status(qemu)["Uid"].split()[0]
+    return True, f"uid {inner} in a namespace of its own, uid {outer} outside"
 
 
 def _capabilities(status: dict[str, str]) -> Said:
@@ -148,15 +148,15 @@ def _home(qemu: int, home: Path) -> Said:
 
 
 def _writes(qemu: int, folder: Path) -> Said:
-    """Each mount that can be written and is not in memory. The memory that a machine was forked from is
-    one: QEMU opens it for writing, and whoever saved it looks whether it changed before each use."""
-    own = MachineFolder(folder).overlay.resolve()
+    """Each mount that can be written and is not in memory. The machine's copy of the memory that it was
+    forked from is one: QEMU opens it for writing."""
+    machine = MachineFolder(folder.resolve())
+    own = {machine.overlay: "disk", machine.ram: "copy of its snapshot's memory"}
     places = [Path(target) for target, kind in _mounts(qemu, writable=True) if kind not in _OF_NO_DISK]
-    others = [place for place in places if place != own and not place.is_relative_to("/dev")]
-    unmarked = [str(place) for place in others if not _marked(place)]
-    if unmarked:
-        return False, f"in {', '.join(unmarked)}"
-    return True, "to the machine's disk" + (", and its snapshot's marked memory" if others else " alone")
+    others = [str(place) for place in places if place not in own and not place.is_relative_to("/dev")]
+    if others:
+        return False, f"in {', '.join(others)}"
+    return True, "to the machine's " + " and ".join(own[place] for place in places if place in own)
 
 
 def _variables(qemu: int) -> Said:
@@ -168,14 +168,6 @@ def _variables(qemu: int) -> Said:
         if names - _VARIABLES:
             return False, f"there is {', '.join(sorted(names - _VARIABLES))}"
     return True, "none but where programs are"
-
-
-def _marked(place: Path) -> bool:
-    """Whether a saved state's manifest beside the file would tell that it was changed."""
-    try:
-        return place.name in json.loads(StateFolder(place.parent).manifest.read_text())["files"]
-    except (OSError, ValueError, LookupError):
-        return False
 
 
 def _mounts(qemu: int, *, writable: bool = False) -> list[tuple[str, str]]:

@@ -90,6 +90,11 @@ class MachineFolder:
         return self.path / "overlay.qcow2"
 
     @property
+    def ram(self) -> Path:
+        """Its own copy of the memory that it is forked from; removed when QEMU has opened it."""
+        return self.path / "ram"
+
+    @property
     def initrd(self) -> Path:
         return self.path / "initrd.cpio"
 
@@ -146,14 +151,14 @@ class MachineFolder:
         return self.path / "port"
 
     @property
-    def suspended(self) -> Path:
-        """Where it is to go on, a `StateFolder`; there is none when it is to be booted."""
-        return self.path / "suspended"
-
-    @property
     def base(self) -> Path:
         """The model server that it was given by name; missing when it has the settings' one."""
         return self.path / "base"
+
+    @property
+    def suspended(self) -> Path:
+        """Where it is to go on, a `StateFolder`; there is none when it is to be booted."""
+        return self.path / "suspended"
 
     @property
     def unsaved(self) -> Path:

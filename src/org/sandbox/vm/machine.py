@@ -252,7 +252,7 @@ class Machine:
         except SandboxGone:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        if not await self._ended(seconds):
+        if not await self._ended(pid, seconds):
             await self.kill()
         return True
 
@@ -270,7 +270,7 @@ class Machine:
             return
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        if not await self._ended(_KILLED_S):
+        if not await self._ended(pid, _KILLED_S):
             raise EnvironmentProblem(f"process {pid} of the machine `{self.name}` cannot be killed")
         self.folder.socket.unlink(missing_ok=True)
 
@@ -310,9 +310,10 @@ class Machine:
                 pass
             return talk.closed or {}
 
-    async def _ended(self, seconds: float) -> bool:
+    async def _ended(self, pid: int, seconds: float) -> bool:
+        """Whether that process is done with it within so many seconds; another may have it by then."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while holder(self.folder) is not None:
+        while holder(self.folder) == pid:
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(_POLL_S)

@@ -34,8 +34,8 @@ class Port:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The guest's memory, of its own unless there is a file. With `share` what the guest writes goes
-    there; without, each machine keeps what it changes to itself, and the file stays as it is. QEMU opens
-    it for writing all the same."""
+    there; without, the machine keeps what it changes to itself, and the file stays as it is. QEMU opens
+    it for writing all the same: each machine needs one of its own."""
 
     path: str = ""
     share: bool = False

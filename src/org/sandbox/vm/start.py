@@ -22,7 +22,7 @@ from org.sandbox.vm import GUEST_FILES, accel, hypervisor, initramfs, qemu, save
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.environment import bare
 from org.sandbox.vm.hypervisor import Hypervisor
-from org.sandbox.vm.image.disk import is_qcow2
+from org.sandbox.vm.image import disk
 from org.sandbox.vm.layout import ImageFolder, MachineFolder, StateFolder
 from org.sandbox.vm.link import Link, linked
 from org.sandbox.vm.net import Policy, Relay, relaying
@@ -94,6 +94,7 @@ class Start:
         if not stack.enter_context(saved.held(self._image.manifest)):
             raise EnvironmentProblem(f"the image is gone: {self._image.path}", "`org vm rm`, `org vm up`")
         saved.remove(self._folder.suspending)
+        self._folder.ram.unlink(missing_ok=True)
         await self._prepare()
         return await self._woken(stack) or await self._forked(stack) or await self._booted(stack)
 
@@ -151,13 +152,17 @@ class Start:
             snapshot = await self._snapshots.taken(stack, self.key, self._save, free)
             self._step("forking the machine")
             await asyncio.to_thread(_copy, snapshot.disk, self._folder.overlay)
+            # QEMU opens it for writing: a guest that broke out must not reach other machines by it.
+            ram = self._folder.ram
             try:
-                return await self._resumed(stack, "snapshot", snapshot, Memory(str(snapshot.ram)), _nothing)
+                await asyncio.to_thread(disk.clone, snapshot.ram, ram)
+                return await self._resumed(stack, "snapshot", snapshot, Memory(str(ram)), ram.unlink)
             except OrgError:
                 saved.remove(snapshot.path)
                 raise
         except (OrgError, OSError) as error:
             self._folder.overlay.unlink(missing_ok=True)
+            self._folder.ram.unlink(missing_ok=True)
             why = error.message if isinstance(error, OrgError) else str(error)
             self._note(f"the machine is booted instead of forked from a snapshot: {why}")
             return None
@@ -274,7 +279,7 @@ async def make_overlay(path: Path, base: Path) -> None:
 def check_disk(path: Path) -> None:
     """Raises `EnvironmentProblem` for what is no disk (any more)."""
     with path.open("rb") as file:
-        if not is_qcow2(file.read(_DISK_HEAD)):
+        if not disk.is_qcow2(file.read(_DISK_HEAD)):
             raise EnvironmentProblem(f"no disk of a machine: {path}", "`org vm reset` makes it anew")
 
 
@@ -283,7 +288,3 @@ def _copy(source: Path, target: Path) -> None:
     draft = saved.drafted(target)
     shutil.copyfile(source, draft)
     saved.put(draft, target)
-
-
-def _nothing() -> None:
-    """Nothing is to be done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,12 +86,9 @@ def chunks(path: Path, offset: int = 0, length: int | None = None) -> Iterator[t
         end = os.fstat(file.fileno()).st_size if length is None else offset + length
         at = offset
         while at < end:
-            try:
-                data = os.lseek(file.fileno(), at, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # nothing but a hole to the end
-                    return
-                raise
+            data = _next_data(file.fileno(), at, end)
+            if data >= end:
+                return
             # Chunks begin at the same places however the holes lie.
             at = max(at, data - (data - offset) % _CHUNK)
             chunk = os.pread(file.fileno(), min(_CHUNK, end - at), at)
@@ -99,6 +97,32 @@ def chunks(path: Path, offset: int = 0, length: int | None = None) -> Iterator[t
             if chunk != zeros[: len(chunk)]:
                 yield at - offset, chunk
             at += len(chunk)
+
+
+def clone(source: Path, target: Path) -> None:
+    """Copy a file with its holes; its bytes only where the file system cannot share them."""
+    size, at = source.stat().st_size, 0
+    if sys.platform != "linux":
+        copy_sparse(source, target, 0, size)
+        return
+    with source.open("rb") as old, target.open("xb") as new:
+        new.truncate(size)
+        while at < size and (at := _next_data(old.fileno(), at, size)) < size:
+            end = os.lseek(old.fileno(), at, os.SEEK_HOLE)
+            while at < end:
+                done = os.copy_file_range(old.fileno(), new.fileno(), end - at, at, at)
+                if not done:  # it became shorter
+                    return
+                at += done
+
+
+def _next_data(file: int, at: int, size: int) -> int:
+    try:
+        return os.lseek(file, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole to the end
+            return size
+        raise
 
 
 def copy_sparse(source: Path, target: Path, offset: int, length: int) -> None:
