@@ -136,3 +136,9 @@ def test_a_torn_number_is_none(machine: Machine, torn: str) -> None:
     machine.folder.memory.write_text(torn)
     machine.folder.port.write_text(torn)
     assert (machine.memory(), machine.port()) == (None, None)
+
+
+async def test_the_end_of_one_process_is_not_that_of_the_next(machine: Machine) -> None:
+    with locked(machine.folder, b"4711"):
+        assert await machine._ended(4710, 0)
+        assert not await machine._ended(4711, 0)
