@@ -404,8 +404,10 @@ async def test_a_room_is_shown_before_the_list_of_all(tmp_path: Path, browser: B
         await route.continue_()
 
     async with stage(tmp_path, Actor("coder", saying("hi"))) as running:
-        await running.ask("POST", "/rooms", {"id": "main"})
+        for room in ("main", "other"):  # an only one is gone to at once
+            await running.ask("POST", "/rooms", {"id": room})
         async with tab(browser, running.port) as made:
+            await expect(made.page.get_by_role("heading", name="Choose a room")).to_be_visible()
             await made.page.route("**/rooms", late)
             await made.page.goto(f"{made.url}#/main")
             await expect(made.page.locator("[data-state=live]")).to_be_attached()
