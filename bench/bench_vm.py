@@ -58,7 +58,7 @@ async def _measure(folder: Path) -> dict[str, float]:
         return figures | await _starts(machine, image, cache)
     finally:
         await machine.kill()
-        machine.remove()
+        await machine.remove()
 
 
 async def _up(machine: Machine, image: Image, cache: Path) -> str:
@@ -70,7 +70,7 @@ async def _starts(machine: Machine, image: Image, cache: Path) -> dict[str, floa
     spent: dict[str, list[float]] = {"snapshot": [], "boot": []}
     for _ in range(_STARTS):
         await machine.kill()
-        machine.reset()
+        await machine.reset()
         for expected, seconds in spent.items():  # what was killed has a disk, and is booted from it
             assert await _up(machine, image, cache) == expected
             status = await machine.status()
