@@ -691,6 +691,14 @@ exec /usr/bin/git "$@"
 """
 
 
+@pytest.fixture(scope="module")
+def lying(owner: Owner) -> Owner:
+    """With a workspace whose git has told the truth so far."""
+    assert owner.vm("push", "--room", "lying").returncode == 0
+    assert owner.vm("fetch", "--room", "lying").returncode == 0
+    return owner
+
+
 @vm
 @pytest.mark.parametrize(
     ("lie", "told"),
@@ -701,9 +709,8 @@ exec /usr/bin/git "$@"
         ("kill -9 $$", "git in the machine failed"),
     ],
 )
-def test_a_machine_whose_git_lies_is_refused(owner: Owner, lie: str, told: str) -> None:
-    assert owner.vm("push", "--room", "lying").returncode == 0
-    assert owner.vm("fetch", "--room", "lying").returncode == 0
+def test_a_machine_whose_git_lies_is_refused(lying: Owner, lie: str, told: str) -> None:
+    owner = lying
     before = kept(owner), done_in(owner.project, "git for-each-ref; git status --porcelain")
     program = "cat > /usr/local/bin/git; chmod +x /usr/local/bin/git"
     assert owner.vm("exec", "--root", "--", "sh", "-c", program, stdin=(LYING % lie).encode()).returncode == 0

@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_read_is_a_mistake_of_the_caller(tmp_path: Path) -
         (("-o", "data_file=secret,data_file_raw=on", "1M"), "another file"),
         (("-o", "compat=0.10", "-b", "secret", "-F", "raw"), "another file"),
         (
-            ("--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s", "1M"),
+            ("--object", "secret,id=s,data=x", "-o", "encrypt.format=aes,encrypt.key-secret=s", "1M"),
             "encrypted",
         ),
     ],
