@@ -55,9 +55,17 @@ def servers_of(guest: Guest) -> list[int]:
     ]
 
 
+def runs(pid: int) -> bool:
+    """Whether it is there and more than a name that its parent has not asked for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 async def gone(pid: int) -> None:
     async with asyncio.timeout(60):
-        while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 -- a process of somebody else's
+        while runs(pid):  # noqa: ASYNC110 -- a process of somebody else's
             await asyncio.sleep(0.01)
 
 
