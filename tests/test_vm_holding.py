@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +16,8 @@ import pytest
 
 from org.errors import Busy, EnvironmentProblem, SandboxGone
 from org.sandbox.vm import layout
-from org.sandbox.vm.holding import holder, holding
+from org.sandbox.vm import machine as machine_module
+from org.sandbox.vm.holding import Patience, holder, holding
 from org.sandbox.vm.image.store import Image
 from org.sandbox.vm.layout import ImageFolder, MachineFolder
 from org.sandbox.vm.machine import Machine, machine_of, machines_of
@@ -61,6 +65,17 @@ async def test_a_number_of_before_is_nobody_s(machine: Machine) -> None:
     machine.folder.lock.write_text("4711")
     async with holding(machine.folder):
         assert holder(machine.folder) is None
+
+
+async def test_who_waits_has_patience_while_it_is_seen_to_go_on(machine: Machine) -> None:
+    async with holding(machine.folder, os.getpid()) as hold:
+        os.utime(machine.folder.lock, (1, 1))
+        patience = Patience(machine.folder, 0.0)
+        assert patience.over()
+        async with hold.beating():
+            await asyncio.sleep(0)
+            assert not patience.over()
+        assert patience.over()
 
 
 async def test_a_link_is_no_lock(machine: Machine, tmp_path: Path) -> None:
@@ -136,6 +151,38 @@ def test_a_torn_number_is_none(machine: Machine, torn: str) -> None:
     machine.folder.memory.write_text(torn)
     machine.folder.port.write_text(torn)
     assert (machine.memory(), machine.port()) == (None, None)
+
+
+DEAF = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with open(sys.argv[1], "r+") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    print(os.getpid(), file=lock, end="", flush=True)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def deaf(folder: MachineFolder) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that the machine lives in, and that hears nothing."""
+    words = [sys.executable, "-c", DEAF, str(folder.lock)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process
+
+
+async def test_a_process_that_stands_still_is_ended_and_that_is_told(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_module, "_DOWN_S", 0.05)
+    machine.folder.lock.touch()
+    with deaf(machine.folder) as process:
+        assert await machine.down()
+        assert process.wait(60) == -signal.SIGKILL
+    assert machine.unsaved() == "its process stood still for 0.05 s, and was killed"
 
 
 async def test_the_end_of_one_process_is_not_that_of_the_next(machine: Machine) -> None:

@@ -79,7 +79,7 @@ async def test_up_goes_on_with_the_machine_that_another_made(
 
     async def up(self: Machine, image: Image, *_: object, **__: object) -> Started:
         started.append(image)
-        return Started(1.0, "boot", ())
+        return Started(1.0, "snapshot", ())
 
     monkeypatch.setattr(lifecycle, "build_image", built)
     monkeypatch.setattr(Machine, "up", up)
@@ -142,7 +142,7 @@ async def test_up_says_which_wall_is_missing(
             return Status("default", "up", 7, {"walls": ["TCG", "seccomp"]})
 
         monkeypatch.setattr(Machine, "status", status)
-        return Started(1.0, "boot", ())
+        return Started(1.0, "snapshot", ())
 
     monkeypatch.setattr(Machine, "up", up)
     assert await lifecycle.VERBS["up"].run(one) == 0
@@ -170,7 +170,7 @@ class Up:
         }
         facts = {"walls": ["TCG", "seccomp", "box"], "memory_mib": plan.memory_mib, "network": network}
         self.status = Status("default", "up", 7, facts)
-        return "boot"
+        return "snapshot"
 
 
 @pytest.fixture

@@ -116,6 +116,30 @@ async def test_a_qemu_that_ended_is_not_waited_for(tmp_path: Path) -> None:
             pass
 
 
+async def test_a_disk_that_takes_nothing_is_given_up_and_a_slow_one_is_not(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    left = 20
+
+    async def written() -> None:
+        nonlocal left
+        while left:
+            with state.open("ab") as file:
+                file.write(b"x")
+            left -= 1
+            await asyncio.sleep(0.01)
+
+    state.touch()
+    await qmp._while_it_grows(state, written(), 0.05)
+    assert left == 0
+
+    def answer(request: dict[str, Any]) -> bytes:
+        return returned(request, {"status": "active"})
+
+    async with server(tmp_path / "q", answer), qmp.connect(tmp_path / "q") as connection:
+        with pytest.raises(EnvironmentProblem, match="nothing more was written"):
+            await connection.save(tmp_path / "another", 0.05)
+
+
 @asynccontextmanager
 async def empty_machine(path: Path, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A QEMU that has nothing in it but its control socket."""

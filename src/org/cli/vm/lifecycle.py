@@ -17,7 +17,7 @@ from org.cli.vm.verb import Call, Verb, known
 from org.config import Settings, load
 from org.config.urls import base_url
 from org.errors import Busy, Denied, ExitCode, UsageError
-from org.sandbox.vm import accel, box
+from org.sandbox.vm import accel, box, programs
 from org.sandbox.vm.console import older
 from org.sandbox.vm.gate import Upstream
 from org.sandbox.vm.image import Image, build_image, import_image
@@ -214,6 +214,8 @@ async def _up(machine: Machine, call: Call, number: int = 0) -> None:
         )
     for note in started.notes:
         sys.stderr.write(f"{clean(note)}\n")
+    if started.way == "boot" and await programs.ended(machine.channel):
+        sys.stderr.write("what it served has ended: `org start current` serves again\n")
     found = (await machine.status()).facts.get("walls", ())
     if found and (lacks := box.lacking(found)):
         sys.stderr.write(f"warning: the machine lacks {lacks}; `apt-get install bubblewrap`\n")

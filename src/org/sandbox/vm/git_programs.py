@@ -57,6 +57,13 @@ for keeper in "$1"/run/*.keeper; do
 done
 """
 
+# In a machine that was booted: says whether there were generations of whatever program.
+ENDED = f"""
+for keeper in {STATE}/org/programs/*/run/*.keeper; do
+    [ ! -e "$keeper" ] || exit {LOST}
+done
+"""
+
 # Arguments: what is kept of the program, the folder of org. A supervisor that ends without being asked is
 # followed by another, of the version that is installed then, which finds what is served.
 SUPERVISE = """

@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from org.errors import Busy, SandboxGone
@@ -15,6 +15,7 @@ from org.sandbox.vm.layout import MachineFolder
 _LOCK_S = 1.0  # somebody who only looks holds the lock for a moment
 _POLL_S = 0.02
 _MOST_DIGITS = 20
+_BEAT_S = 1.0
 
 
 class Hold:
@@ -30,6 +31,44 @@ class Hold:
             return os.path.samestat(os.fstat(self._fd), self._path.lstat())
         except OSError:
             return False
+
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Show meanwhile that its process goes on, to who has `Patience`."""
+        beating = asyncio.create_task(self._beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+
+    async def _beat(self) -> None:
+        while True:
+            os.utime(self._fd)
+            await asyncio.sleep(_BEAT_S)
+
+
+class Patience:
+    """With the process that a machine lives in: `over` once it has not been seen to go on for so many
+    seconds, however long all that it does may take."""
+
+    def __init__(self, folder: MachineFolder, seconds: float) -> None:
+        self._folder = folder
+        self._seconds = seconds
+        self._beat = self._last()
+        self._deadline = asyncio.get_running_loop().time() + seconds
+
+    def over(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if (beat := self._last()) != self._beat:
+            self._beat, self._deadline = beat, now + self._seconds
+        return now > self._deadline
+
+    def _last(self) -> int:
+        with suppress(FileNotFoundError):
+            return self._folder.lock.stat().st_mtime_ns
+        return 0
 
 
 @asynccontextmanager

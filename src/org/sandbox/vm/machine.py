@@ -22,7 +22,7 @@ from org.errors import EnvironmentProblem, SandboxGone, UsageError
 from org.sandbox.vm import frames, layout, saved
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.gate import Upstream
-from org.sandbox.vm.holding import holder, holding
+from org.sandbox.vm.holding import Patience, holder, holding
 from org.sandbox.vm.image.store import Image, folder_of, read_image
 from org.sandbox.vm.layout import MachineFolder, StateFolder
 from org.sandbox.vm.link import Link, linked
@@ -227,9 +227,9 @@ class Machine:
 
     async def _until_up(self) -> Way | None:
         """Until what another process does with it is done; None when it is down then."""
-        deadline = asyncio.get_running_loop().time() + BOOT_S
+        patience = Patience(self.folder, BOOT_S)
         while (status := await self.status()).state in ("starting", "ending"):
-            if asyncio.get_running_loop().time() > deadline:
+            if patience.over():
                 break
             await asyncio.sleep(_POLL_S)
         if status.state == "down":
@@ -245,15 +245,17 @@ class Machine:
         pid = holder(self.folder)
         if pid is None:
             return False
-        seconds = _DOWN_S
         self.folder.unsaved.unlink(missing_ok=True)
         try:
-            seconds = float((await self._ask("down"))["within_s"])
+            await self._ask("down")
         except SandboxGone:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        if not await self._ended(pid, seconds):
+        if not await self._ended(pid, _DOWN_S):
             await self.kill()
+            why = f"its process stood still for {_DOWN_S:g} s, and was killed"
+            with suppress(OSError):
+                saved.write(self.folder.unsaved, f"{why}\n")
         return True
 
     def unsaved(self) -> str:
@@ -311,10 +313,11 @@ class Machine:
             return talk.closed or {}
 
     async def _ended(self, pid: int, seconds: float) -> bool:
-        """Whether that process is done with it within so many seconds; another may have it by then."""
-        deadline = asyncio.get_running_loop().time() + seconds
+        """Whether that process gets done with it, which shows no sign of life for so many seconds at most;
+        another may have it by then."""
+        patience = Patience(self.folder, seconds)
         while holder(self.folder) == pid:
-            if asyncio.get_running_loop().time() > deadline:
+            if patience.over():
                 return False
             await asyncio.sleep(_POLL_S)
         return True

@@ -44,6 +44,12 @@ class Names:
     job: str
 
 
+async def ended(reach: Callable[[Surroundings], AbstractAsyncContextManager[Channel]]) -> bool:
+    """Whether a machine that was booted served generations before."""
+    async with reach(Surroundings(_HOME, "root")) as channel:
+        return (await channel.exec(Command(["sh", "-c", scripts.ENDED]))).exit_code == scripts.LOST
+
+
 class ProgramThere:
     """A program in a machine that is up, which `reach` connects to. `own` is the bare repository of this
     host for what comes out; `memory`, in bytes, is what its generations may use together."""

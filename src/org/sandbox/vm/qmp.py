@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from org.errors import EnvironmentProblem, SandboxGone
 OnEvent: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 
 CONNECT_S = 10.0
+_STILL_S = 60.0
 _RETRY_S = 0.01
 _CHUNK = 1 << 16
 _LINE_LIMIT = 1 << 20  # bytes of one answer; QEMU's own are a few thousand
@@ -82,6 +83,23 @@ async def _ended(task: asyncio.Task[None]) -> None:
         await task
 
 
+async def _while_it_grows(path: Path, writing: Coroutine[Any, Any, None], still_s: float) -> None:
+    """QEMU itself may not answer while it writes to a slow disk: the file tells whether it goes on."""
+    task = asyncio.create_task(writing)
+    size = -1
+    try:
+        while (now := path.stat().st_size) != size:
+            size = now
+            await asyncio.wait({task}, timeout=still_s)
+            if task.done():
+                await task
+                return
+        raise EnvironmentProblem(f"nothing more was written for {still_s:g} s: {path}")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 class Qmp:
     """See `connect`. Each command may be waited for by itself; QEMU answers them in order."""
 
@@ -129,13 +147,14 @@ class Qmp:
         with contextlib.suppress(SandboxGone):  # it may be gone before it has answered
             await self.execute("quit")
 
-    async def save(self, path: Path) -> None:
+    async def save(self, path: Path, still_s: float = _STILL_S) -> None:
         """Write the state of the halted machine to a new file, but for memory that is a file of its own.
+        A slow disk may take its time; one that took nothing for `still_s` is given up.
 
         Raises `EnvironmentProblem` with QEMU's words, `SandboxGone`, `FileExistsError`.
         """
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        await self._migrate("migrate", fd)
+        await _while_it_grows(path, self._migrate("migrate", fd), still_s)
 
     async def load(self, path: Path) -> None:
         """Take the state of a machine that was started to wait for it. The guest then goes on, or stays

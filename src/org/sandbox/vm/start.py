@@ -35,7 +35,6 @@ Way: TypeAlias = Literal["boot", "snapshot", "suspension"]
 BOOT_S = 180.0
 """Emulated, and beside others that want the same processors, a guest takes its time."""
 
-_RESUME_S = 60.0
 _ID = re.compile("[0-9a-f]{32}")
 _DISK_HEAD = 64
 _SPARE = 268_435_456  # bytes of the disk that a snapshot leaves to others
@@ -223,7 +222,7 @@ class Start:
             await running.qmp.load(state.state)
             loaded()
             await running.qmp.cont()
-            up = await self._met(own, running, way, _RESUME_S)
+            up = await self._met(own, running, way, BOOT_S)
             stack.push_async_exit(own.pop_all())
         return up
 

@@ -22,23 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import Busy, OrgError, SandboxGone
-from org.ports import Command
-from org.sandbox.vm import saved
-from org.sandbox.vm.channel import Channel, Surroundings
+from org.sandbox.vm.channel import Channel
 from org.sandbox.vm.console import older
 from org.sandbox.vm.gate import PATHS
 from org.sandbox.vm.holding import Hold, holding
-from org.sandbox.vm.layout import MachineFolder, StateFolder
+from org.sandbox.vm.layout import MachineFolder
 from org.sandbox.vm.plan import Plan
 from org.sandbox.vm.start import Start, Up
+from org.sandbox.vm.suspend import suspend
 from org.sandbox.vm.switch import Switch
 
 _STARTER = 0  # standard input, which ends when whoever started it leaves
 _LOOK_S = 2.0
-_SYNC_S = 20.0
-_DOWN_S = 60.0
-_ENDING_S = 30.0  # for the commands that run
-_SAVE_S = 0.02  # for each MiB of memory, on a slow disk
 _MOST_LOG = 4_194_304
 
 Tell = Callable[[Mapping[str, Any]], None]
@@ -148,7 +143,8 @@ class _Supervisor:
                 self._folder.socket.unlink(missing_ok=True)
             server.close()
             await switch.end()
-        await self._suspend(up)
+        async with self._hold.beating():
+            await suspend(up, self._folder, self._start.key, self._log)
 
     async def _until_stopped(self, up: Up) -> None:
         """Raises `SandboxGone` when the guest is gone before."""
@@ -178,43 +174,9 @@ class _Supervisor:
         while self._hold.in_place():  # noqa: ASYNC110 -- whoever does so tells nobody
             await asyncio.sleep(_LOOK_S)
 
-    async def _suspend(self, up: Up) -> None:
-        """Write all that the guest is: its disk, then its memory, from which it is woken. Whatever is in
-        the way, QEMU ends after this, and the disk is what the next start begins with."""
-        state = StateFolder(self._folder.suspending)
-        try:
-            state.path.mkdir(mode=0o700)
-            async with asyncio.timeout(self._within_s()):
-                await self._save(up, state)
-            self._log("suspended")
-        except (OrgError, TimeoutError, OSError) as error:
-            saved.remove(state.path)  # first of all: it may be what filled the disk
-            why = f"{error}" or "it took too long"
-            self._log(f"not suspended, to be booted from its disk: {why}")
-            with suppress(OSError):
-                self._folder.unsaved.write_text(why + "\n")
-
-    async def _save(self, up: Up, state: StateFolder) -> None:
-        root = Channel(up.link, Surroundings("/root", "root"))
-        await root.exec(Command(["/bin/sync"], timeout_s=_SYNC_S))
-        await up.link.ping(_SYNC_S)
-        await up.links.aclose()
-        hypervisor = up.hypervisor
-        await hypervisor.qmp.stop()
-        await hypervisor.qmp.save(state.state)
-        await hypervisor.qmp.quit()
-        await hypervisor.process.wait()
-        # The disk first: a memory that is newer than its disk is worse than none.
-        await asyncio.to_thread(saved.settle, self._folder.overlay)
-        await asyncio.to_thread(saved.seal, state, self._start.key, self._folder.overlay)
-        state.path.replace(self._folder.suspended)
-
-    def _within_s(self) -> float:
-        return _DOWN_S + self._plan.memory_mib * _SAVE_S
-
     def _go_down(self) -> Mapping[str, Any]:
         self._stop.set()
-        return {"within_s": self._within_s() + _ENDING_S}
+        return {}
 
     def _status(self, up: Up) -> Mapping[str, Any]:
         upstream, relay, policy = self._plan.upstream, up.relay, self._start.policy
