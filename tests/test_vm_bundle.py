@@ -7,13 +7,14 @@ import platform
 import subprocess
 import sys
 import tarfile
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 
 from org import __version__
 from org.sandbox.vm import bundle
-from org.sandbox.vm.bundle import archive_for, key_of
+from org.sandbox.vm.bundle import archive_for, compiled, key_of
 from org.sandbox.vm.image.recipe import MTIME
 from org.sandbox.vm.image.store import Progress
 from org.sandbox.vm.wheels import Target
@@ -24,6 +25,7 @@ HERE = Target(
     platform.machine(),
     (2, 99),
 )
+OTHER = Target((3, 99, 0), HERE.program, HERE.arch, HERE.glibc)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +70,38 @@ def test_nothing_in_it_belongs_to_anybody_but_root(archive: Path) -> None:
     assert [member.name for member in members if member.mode & 0o111 and member.isfile()] == ["bin/org"]
 
 
-def test_there_is_no_bytecode_in_it_and_nothing_that_an_installer_noted(archive: Path) -> None:
+def test_nothing_that_an_installer_noted_is_in_it(archive: Path) -> None:
     with tarfile.open(archive) as tar:
         names = tar.getnames()
     assert len(set(names)) == len(names)
-    assert not [name for name in names if name.endswith((".pyc", "direct_url.json", "INSTALLER"))]
+    assert not [name for name in names if name.endswith(("direct_url.json", "INSTALLER"))]
+
+
+def test_bytecode_is_in_it_that_knows_of_no_place_here(archive: Path) -> None:
+    with tarfile.open(archive) as tar:
+        made = {name: tar.extractfile(name) for name in tar.getnames() if name.endswith(".pyc")}
+        modules = [name for name in tar.getnames() if name.endswith(".py") and "/org/" in name]
+        assert {cache_from_source(name) for name in modules} <= set(made)
+        here = os.fsencode(Path(bundle.__file__).parents[2])
+        for file in made.values():
+            assert file is not None
+            assert here not in file.read()
+
+
+def test_the_bytecode_is_what_runs(archive: Path, tmp_path: Path) -> None:
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="tar")
+    (module,) = tmp_path.glob("lib/*/site-packages/org/errors.py")
+    module.write_text("raise SystemExit('compiled again')\n")
+    words = [str(tmp_path / "bin/python"), "-I", "-c", "import org.errors; print('as it was')"]
+    assert subprocess.run(words, capture_output=True, text=True, check=False).stdout == "as it was\n"
+
+
+def test_for_another_python_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not compiled(OTHER)
+    monkeypatch.setattr(bundle, "compiled", lambda target: False)
+    with tarfile.open(archive_for(HERE, "other", tmp_path, lambda progress: None)) as tar:
+        assert not [name for name in tar.getnames() if name.endswith(".pyc")]
 
 
 def test_it_is_made_once(archive: Path, cache: Path) -> None:
@@ -98,8 +127,7 @@ def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
 
 
 def test_another_guest_or_another_version_is_another_archive(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = Target((3, 99, 0), HERE.program, HERE.arch, HERE.glibc)
-    keys = [key_of(HERE), key_of(HERE), key_of(other)]
+    keys = [key_of(HERE), key_of(HERE), key_of(OTHER)]
     monkeypatch.setattr(bundle, "own_files", list)
     assert keys[0] == keys[1]
     assert len({*keys, key_of(HERE)}) == 3

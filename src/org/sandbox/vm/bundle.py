@@ -1,19 +1,24 @@
 """This very version of the program with the packages it needs, as one archive for a guest.
 
 The archive is a virtual environment of the guest's own Python, to be unpacked to `HOME/<key>`; its key
-is the sum of what it is made from. Bytecode is not in it: the guest makes that.
+is the sum of what it is made from. Bytecode is in it when the Python of this host makes what that of the
+guest reads: an emulated guest is slow at making it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
+import py_compile
 import secrets
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from importlib import resources
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from org.sandbox.vm import layout
@@ -22,7 +27,10 @@ from org.sandbox.vm.image.store import OnProgress, Progress
 from org.sandbox.vm.wheels import File, Target, fetched, files_in, installed, pinned, pins
 
 HOME = "/opt/org"
-_FORMAT = 1
+ABOUT = "about.json"
+"""The file that says what an archive is, see `about`."""
+
+_FORMAT = 2
 _KEPT = 3  # archives in the cache
 
 
@@ -39,6 +47,16 @@ def key_of(target: Target) -> str:
     return made_of.hexdigest()[:24]
 
 
+def about(target: Target, key: str) -> str:
+    """What an archive says of itself."""
+    return json.dumps([key, target.python, target.program, target.arch, target.glibc])
+
+
+def compiled(target: Target) -> bool:
+    """Whether there is bytecode in the archive for a guest."""
+    return sys.implementation.name == "cpython" and target.python[:2] == sys.version_info[:2]
+
+
 def archive_for(target: Target, key: str, cache: Path, on_progress: OnProgress) -> Path:
     """The archive, made when the cache has it not. Raises `EnvironmentProblem`."""
     folder = layout.bundles(cache)
@@ -50,7 +68,8 @@ def archive_for(target: Target, key: str, cache: Path, on_progress: OnProgress) 
     work = folder / f"{key}.{secrets.token_hex(4)}.part"
     try:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _write(work, target, key, _packages(target, Path(scratch), on_progress))
+            files = _packages(target, Path(scratch), on_progress)
+            _write(work, target, key, files, Path(scratch))
         work.replace(path)
     finally:
         work.unlink(missing_ok=True)
@@ -71,7 +90,7 @@ def _packages(target: Target, scratch: Path, on_progress: OnProgress) -> list[Fi
     return [*own_files(), *found]
 
 
-def _write(path: Path, target: Target, key: str, files: list[File]) -> None:
+def _write(path: Path, target: Target, key: str, files: list[File], scratch: Path) -> None:
     site = f"lib/python{target.short}/site-packages"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for name, mode, text in _environment(target, key):
@@ -80,13 +99,27 @@ def _write(path: Path, target: Target, key: str, files: list[File]) -> None:
         link.type, link.linkname, link.mtime = tarfile.SYMTYPE, target.program, MTIME
         archive.addfile(link)
         for file in sorted(files, key=lambda one: one.name):
-            _add(archive, f"{site}/{file.name}", file.path.read_bytes(), 0o644)
+            name = f"{site}/{file.name}"
+            _add(archive, name, file.path.read_bytes(), 0o644)
+            if name.endswith(".py") and compiled(target):
+                _add_bytecode(archive, name, file.path, f"{HOME}/{key}/{name}", scratch / "bytecode")
+
+
+def _add_bytecode(archive: tarfile.TarFile, name: str, source: Path, there: str, made: Path) -> None:
+    """That of a module, as Python itself would make it at its place."""
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH  # nobody changes what is installed
+    try:
+        py_compile.compile(str(source), str(made), there, doraise=True, invalidation_mode=unchecked)
+    except py_compile.PyCompileError:
+        return  # no module, but a template of one
+    _add(archive, cache_from_source(name), made.read_bytes(), 0o644)
 
 
 def _environment(target: Target, key: str) -> Iterator[tuple[str, int, str]]:
     """(name, mode, text) of what makes a folder a virtual environment, and of its one program."""
     version = ".".join(map(str, target.python))
     home = os.path.dirname(target.program)
+    yield ABOUT, 0o644, about(target, key) + "\n"
     yield "pyvenv.cfg", 0o644, f"home = {home}\ninclude-system-site-packages = false\nversion = {version}\n"
     # Isolated: neither the folder it is started in nor a variable can put other modules in its way.
     yield (

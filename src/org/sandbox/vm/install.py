@@ -9,9 +9,9 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from org.errors import EnvironmentProblem
+from org.errors import EnvironmentProblem, UsageError
 from org.ports import Command, ExecResult
-from org.sandbox.vm.bundle import HOME, archive_for, key_of
+from org.sandbox.vm.bundle import ABOUT, HOME, archive_for, compiled, key_of
 from org.sandbox.vm.channel import Channel, Surroundings
 from org.sandbox.vm.image.recipe import DEBIAN_ARCH
 from org.sandbox.vm.image.store import OnProgress, Progress
@@ -35,11 +35,14 @@ print(json.dumps([sys.version_info[:3], sys.executable, platform.machine(), libc
 """
 # What an attempt left that was cut off; another one may be under way.
 _CLEAN = f"find {HOME} -mindepth 1 -maxdepth 1 -name '.*' -mmin +60 -exec rm -rf {{}} +"
-# What a verb imports is compiled once, by the only one who may write there.
+# Where bytecode was not made by the host, what a verb imports is compiled once, by the only one who may
+# write there.
+_COMPILE = "import org.cli.serve, org.cli.run, org.cli.chat, org.cli.doctor, org.cli.rooms"
+_TRY = "import org"
 _SETTLE = """\
 set -e
 cd /opt/org
-"$1/bin/python" -I -c 'import org.cli.serve, org.cli.run, org.cli.chat, org.cli.doctor, org.cli.rooms'
+"$1/bin/python" -I -c "$4"
 ln -sfn "$1" current.new
 mv -T current.new current
 ln -sf /opt/org/current/bin/org "$2"
@@ -67,16 +70,36 @@ async def install(machine: Machine, cache: Path, on_progress: OnProgress) -> Ins
     Raises `SandboxGone` when it is not up, `EnvironmentProblem` when it cannot run there or be made.
     """
     memory = memory_of(await machine.up_or_gone())
-    async with machine.channel(Surroundings("/root", "root", memory=memory)) as channel:
+    async with machine.channel(Surroundings("/", "root", memory=memory)) as channel:
+        if known := await _known(channel):
+            return known
         target, current = await _look(channel)
         key = await asyncio.to_thread(key_of, target)
         if key == current:
             return Installed(key, already=True)
         archive = await asyncio.to_thread(archive_for, target, key, cache, on_progress)
         await _send(channel, archive, key, on_progress)
-        on_progress(Progress("compiling it in the machine"))
-        await _done(channel, ["sh", "-c", _SETTLE, "sh", key, PROGRAM, current])
+        ready = compiled(target)
+        on_progress(Progress("trying it in the machine" if ready else "compiling it in the machine"))
+        code = _TRY if ready else _COMPILE
+        await _done(channel, ["sh", "-c", _SETTLE, "sh", key, PROGRAM, current, code])
         return Installed(key, archive.stat().st_size)
+
+
+async def _known(channel: Channel) -> Installed | None:
+    """What is installed, when it is this version: told by a file, without a process in there."""
+    try:
+        told = json.loads(await channel.read_file(f"{CURRENT}/{ABOUT}".lstrip("/"), _SAID))
+    except (UsageError, EnvironmentProblem, ValueError):
+        return None
+    match told:
+        case [str(key), [int(), int(), int()] as python, str(program), str(arch), [int(), int()] as glibc]:
+            target = Target((python[0], python[1], python[2]), program, arch, (glibc[0], glibc[1]))
+            if await asyncio.to_thread(key_of, target) == key:
+                return Installed(key, already=True)
+        case _:
+            pass
+    return None
 
 
 async def _look(channel: Channel) -> tuple[Target, str]:
