@@ -283,7 +283,7 @@ async def test_commands_answer_and_errors_keep_the_words(tmp_path: Path) -> None
         assert "person  -> everyone" in shown.text
         await shown.say("/hepl")
         await shown.quiet()
-        assert "! there is no `/hepl` (did you mean `/help`?)" in shown.text
+        assert "! there is no `/hepl` (did you mean `/help`? to say it," in shown.text
         assert shown.prompt.text == "/hepl"
         shown.prompt.text = ""
         await shown.say("/help")

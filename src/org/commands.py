@@ -56,9 +56,8 @@ def split(text: str, names: Collection[str]) -> tuple[str, str]:
     name, _, rest = text[1:].partition(" ")
     if name not in names:
         near = get_close_matches(name, names, 1)
-        raise UsageError(
-            f"there is no `/{name}`", f"did you mean `/{near[0]}`?" if near else "/help lists them"
-        )
+        hint = f"did you mean `/{near[0]}`?" if near else "/help lists them;"
+        raise UsageError(f"there is no `/{name}`", f"{hint} to say it, begin with `@group`")
     return name, rest.strip()
 
 

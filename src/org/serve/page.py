@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import html
+import json
 import secrets
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -10,8 +12,12 @@ from importlib.resources import files
 from starlette.requests import Request
 from starlette.responses import Response
 
+from org.commands import COMMANDS
+
 NONCE = b"@NONCE@"
 """What stands in the file where the nonce belongs."""
+VOCABULARY = b"@COMMANDS@"
+"""What stands in the file where the slash commands belong: `{name: [usage, about]}`."""
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -30,7 +36,9 @@ _POLICY = "; ".join(
 
 def page_endpoint() -> Callable[[Request], Awaitable[Response]]:
     """Answers `GET /`. The file is read once."""
-    parts = files("org.serve").joinpath("page.html").read_bytes().split(NONCE)
+    words = json.dumps({name: (known.usage, known.about) for name, known in COMMANDS.items()})
+    file = files("org.serve").joinpath("page.html").read_bytes()
+    parts = file.replace(VOCABULARY, html.escape(words).encode()).split(NONCE)
 
     async def page(request: Request) -> Response:
         nonce = secrets.token_hex(16)
