@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 from playwright.async_api import Browser
 
 from engine import SCRIPTS, Engine, serving
+from guest import image
+from machine_kit import Owner, owning
+from org import __version__
 from page_kit import chromium
 
 # Wall time is no property of the code: a busy machine makes any example slow.
@@ -45,3 +49,16 @@ async def browser() -> AsyncIterator[Browser]:
     """Chromium; tests that use it run on the session's event loop."""
     async with chromium() as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def installed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Owner]:
+    """Somebody with a machine in which this version of org is installed, suspended: for
+    `machine_kit.copy_suspended`."""
+    await image()
+    with owning(tmp_path_factory.mktemp("installed")) as owner:
+        done = await asyncio.to_thread(owner.vm, "install")
+        assert done.returncode == 0, done.stderr.decode()
+        assert f"org {__version__} is in the machine `default` now".encode() in done.stdout
+        assert (await asyncio.to_thread(owner.vm, "down")).returncode == 0
+        yield owner

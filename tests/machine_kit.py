@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +15,8 @@ from pathlib import Path
 from command import ORG, Home
 from guest import CACHE
 from org.config import Settings, load
+from org.sandbox.vm import saved
+from org.sandbox.vm.layout import MachineFolder, StateFolder
 from org.sandbox.vm.machine import Machine, machine_of
 
 MEMORY = 256 * 1024**2
@@ -68,6 +72,16 @@ def owning(folder: Path, base_url: str = "", *words: str) -> Iterator[Owner]:
     finally:
         assert owner.vm("rm", "-y").returncode == 0
         assert processes_of(owner.machine) == []
+
+
+def copy_suspended(source: MachineFolder, target: MachineFolder) -> None:
+    """Make a machine that is woken as the one at `source` would be."""
+    passing = shutil.ignore_patterns("ctl", "net", "qmp", "ctl.sock", "console*", "log*", "lock")
+    shutil.copytree(source.path, target.path, ignore=passing, dirs_exist_ok=True)
+    state = StateFolder(target.suspended)
+    key = json.loads(state.manifest.read_text())["key"]
+    state.manifest.unlink()
+    saved.seal(state, key, target.overlay)
 
 
 def two_ports() -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 import subprocess
 import time
 import urllib.request
@@ -11,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from guest import image
-from machine_kit import Owner, processes_of, two_ports
+from command import ORG
+from machine_kit import Owner, copy_suspended, processes_of, two_ports
 from org.errors import ExitCode
+from org.sandbox.vm.layout import MachineFolder
 
 pytestmark = pytest.mark.vm
 
@@ -40,6 +42,9 @@ class Shop(Owner):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, model="some-model")
         self.ports = two_ports()
+        self.changed = False
+        """Whether it is no longer as it was kept."""
+        self._kept = self.folder / "kept"
         (self.folder / ".gitconfig").write_text("[user]\nname = Ada\nemail = ada@example.org\n")
         (self.project / PROGRAM.name).write_text(PROGRAM.read_text())
         (self.project / "org.toml").write_text(SETTINGS)
@@ -57,6 +62,24 @@ class Shop(Owner):
         self.git("add", "-A")
         self.git("commit", "-q", "-m", message)
         return self.git("rev-parse", "HEAD")
+
+    def open(self) -> None:
+        self.up("--port", str(self.ports))
+
+    def keep(self) -> None:
+        """Close, and keep all as it is then, to `rewind`."""
+        assert b"suspended" in self.vm("down").stdout
+        shutil.copytree(self.project, self._kept / "project")
+        copy_suspended(self.machine.folder, MachineFolder(self._kept / "machine"))
+
+    def rewind(self) -> None:
+        """Have all be again as it was kept, and open."""
+        assert self.vm("down", "--hard").returncode == 0
+        for path in (self.project, self.machine.folder.path):
+            shutil.rmtree(path)
+        shutil.copytree(self._kept / "project", self.project)
+        copy_suspended(MachineFolder(self._kept / "machine"), self.machine.folder)
+        self.open()
 
     def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
         done = self.start(*words)
@@ -94,56 +117,83 @@ class Shop(Owner):
         deadline = time.monotonic() + 120
         while network["serving"].get(there) != "":  # to try it out may take the port from who is to have it
             assert time.monotonic() < deadline, network
-            network = json.loads(self.vm("status", "--json").stdout)["network"]
+            network = asyncio.run(self.machine.up_or_gone()).facts["network"]
+            time.sleep(0.02)
         url = f"http://127.0.0.1:{network['inbound'][there]}/"
         with urllib.request.urlopen(url, timeout=60) as answer:
             said: dict[str, Any] = json.load(answer)
             return said
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def made() -> None:
-    await image()
-
-
 @pytest.fixture(scope="module")
-def shop(made: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """With a machine that is up; the tests are one after the other, as a person's day is."""
+def shop(installed: Owner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """With a machine that is up, in which org is installed and nothing was begun."""
     one = Shop(tmp_path_factory.mktemp("gen"))
-    one.up("--port", str(one.ports))
+    copy_suspended(installed.machine.folder, one.machine.folder)
+    one.open()
     yield one
     assert one.vm("rm", "-y").returncode == 0
     assert processes_of(one.machine) == []
 
 
-def test_what_is_not_trusted_here_is_not_started_there(shop: Shop) -> None:
-    done = shop.verb("start", "current")
-    assert done.returncode == ExitCode.USAGE
-    assert f"`org trust {shop.project}`" in done.stderr
-    assert shop.there(f"ls {STATE}").returncode == 2  # nothing was sent
-
-
-def test_current_is_served_in_the_machine_and_seen_here(shop: Shop) -> None:
+@pytest.fixture(scope="module")
+def began(shop: Shop) -> dict[str, Any]:
+    """What the verbs said that began to serve both: tea is current, coffee the candidate."""
     assert shop.run("trust").returncode == 0
-    told = shop.told("start", "current")
-    assert (told["where"], told["url"]) == ("guest", f"http://127.0.0.1:{shop.ports}")
-    said = shop.asked("current")
-    assert (said["commit"], said["menu"]) == (shop.git("rev-parse", "HEAD"), "tea\n")
-    assert said["model"] == "some-model"
-
-
-def test_the_candidate_is_served_beside_it(shop: Shop) -> None:
+    current = shop.told("start", "current")
     commit = shop.change("coffee")
     done = shop.verb("start", "candidate")
     assert done.returncode == 0, done.stderr
-    assert "in the machine, and there contained by a user of its own" in done.stderr
-    assert (shop.asked("candidate")["commit"], shop.asked("candidate")["menu"]) == (commit, "coffee\n")
-    assert shop.asked("current")["menu"] == "tea\n"
-    assert shop.git("rev-parse", f"org/{shop.told('candidate', 'edit')['branch']}") == commit
+    shop.keep()
+    shop.open()
+    return {"current": current, "commit": commit, "candidate": done.stderr}
 
 
-def test_each_runs_as_somebody_else_and_sees_nothing_of_the_other(shop: Shop) -> None:
-    assert [shop.asked(colour)["uid"] for colour in ("current", "candidate")] == [1000, 1001]
+@pytest.fixture
+def serving(shop: Shop, began: dict[str, Any]) -> Shop:
+    """Serves both, for tests that leave it so."""
+    if shop.changed:
+        shop.rewind()
+        shop.changed = False
+    return shop
+
+
+@pytest.fixture
+def changing(serving: Shop) -> Shop:
+    """Serves both, to be changed."""
+    serving.changed = True
+    return serving
+
+
+def test_what_is_not_trusted_here_is_not_started_there(shop: Shop) -> None:
+    other = shop.folder / "other"
+    shutil.copytree(shop.project, other)
+    words = [*ORG, "start", "current"]
+    done = subprocess.run(words, cwd=other, env=shop.env, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.USAGE
+    assert f"`org trust {other}`" in done.stderr
+    assert shop.there(f"ls -d {STATE}/other*").returncode == 2  # nothing was sent
+
+
+def test_current_is_served_in_the_machine_and_seen_here(serving: Shop, began: dict[str, Any]) -> None:
+    told = began["current"]
+    assert (told["where"], told["url"]) == ("guest", f"http://127.0.0.1:{serving.ports}")
+    said = serving.asked("current")
+    assert (said["commit"], said["menu"]) == (serving.git("rev-parse", "HEAD"), "tea\n")
+    assert said["model"] == "some-model"
+
+
+def test_the_candidate_is_served_beside_it(serving: Shop, began: dict[str, Any]) -> None:
+    assert "in the machine, and there contained by a user of its own" in began["candidate"]
+    said = serving.asked("candidate")
+    assert (said["commit"], said["menu"]) == (began["commit"], "coffee\n")
+    assert serving.asked("current")["menu"] == "tea\n"
+    branch = serving.told("candidate", "edit")["branch"]
+    assert serving.git("rev-parse", f"org/{branch}") == began["commit"]
+
+
+def test_each_runs_as_somebody_else_and_sees_nothing_of_the_other(serving: Shop) -> None:
+    assert [serving.asked(colour)["uid"] for colour in ("current", "candidate")] == [1000, 1001]
     secrets = (
         f"{KEPT}/repo.git/HEAD",
         f"{KEPT}/run/current.log",
@@ -151,70 +201,72 @@ def test_each_runs_as_somebody_else_and_sees_nothing_of_the_other(shop: Shop) ->
         "/home/org/.profile",
     )
     seen = " ".join(secrets)
-    assert shop.there(f"cat {seen} > /dev/null").returncode == 0  # they are there
-    paths = shop.there(f"echo {seen}").stdout.decode().split()
+    assert serving.there(f"cat {seen} > /dev/null").returncode == 0  # they are there
+    paths = serving.there(f"echo {seen}").stdout.decode()
     for user in ("cand", "job"):
-        for path in paths:
-            assert b"Permission denied" in shop.there(f"cat {path}", user).stderr
-        assert b"Permission denied" in shop.there(f"ls {STATE}/org/programs", user).stderr
+        look = f"for path in {paths.strip()}; do cat $path; done; ls {STATE}/org/programs"
+        done = serving.there(look, user)
+        assert done.stdout == b""
+        assert done.stderr.count(b"Permission denied") == len(paths.split()) + 1
 
 
-def test_status_says_where(shop: Shop) -> None:
-    told = shop.told("status")
+def test_status_says_where(serving: Shop) -> None:
+    told = serving.told("status")
     assert (told["where"], told["current"]["state"], told["candidate"]["state"]) == (
         "guest",
         "serving",
         "serving",
     )
-    assert told["candidate"]["url"] == f"http://127.0.0.1:{shop.ports + 1}"
+    assert told["candidate"]["url"] == f"http://127.0.0.1:{serving.ports + 1}"
     assert told["candidate"]["containment"]["user"] == "cand"
-    lines = shop.verb("status").stdout.splitlines()
+    lines = serving.verb("status").stdout.splitlines()
     assert lines[0] == "where      in the machine; the addresses are this host's"
-    ports = shop.vm("status").stdout.decode()
-    assert f"port 7001 of the guest at 127.0.0.1:{shop.ports}: served" in ports
-    assert f"port 7002 of the guest at 127.0.0.1:{shop.ports + 1}: served" in ports
-    assert "org: " in shop.verb("logs", "candidate").stdout
+    ports = serving.vm("status").stdout.decode()
+    assert f"port 7001 of the guest at 127.0.0.1:{serving.ports}: served" in ports
+    assert f"port 7002 of the guest at 127.0.0.1:{serving.ports + 1}: served" in ports
+    assert "org: " in serving.verb("logs", "candidate").stdout
 
 
-def test_promote_and_rollback_move_main_there_and_are_seen_here(shop: Shop) -> None:
-    before = shop.git("rev-parse", "HEAD")
-    shop.passes()
-    promoted = shop.told("promote")
-    assert (promoted["swapped"], promoted["pull"]) == (True, f"git -C {shop.project} merge org/main")
-    assert shop.git("rev-parse", "org/main") == promoted["commit"]
-    assert (shop.asked("current")["commit"], shop.asked("current")["menu"]) == (
+def test_promote_and_rollback_move_main_there_and_are_seen_here(changing: Shop) -> None:
+    before = changing.git("rev-parse", "HEAD")
+    changing.passes()
+    promoted = changing.told("promote")
+    assert (promoted["swapped"], promoted["pull"]) == (True, f"git -C {changing.project} merge org/main")
+    assert changing.git("rev-parse", "org/main") == promoted["commit"]
+    assert (changing.asked("current")["commit"], changing.asked("current")["menu"]) == (
         promoted["commit"],
         "coffee\n",
     )
-    assert (shop.git("rev-parse", "HEAD"), shop.git("status", "--porcelain")) == (before, "")
-    assert shop.told("status")["watch"]["state"] == "watching"  # by whoever outlived the verb
-    back = shop.told("rollback")
-    assert shop.asked("current")["menu"] == "tea\n"
-    assert shop.git("rev-parse", "org/main") == back["commit"]
-    kinds = [entry["kind"] for entry in shop.told("history")["entries"]]
+    assert (changing.git("rev-parse", "HEAD"), changing.git("status", "--porcelain")) == (before, "")
+    assert changing.told("status")["watch"]["state"] == "watching"  # by whoever outlived the verb
+    back = changing.told("rollback")
+    assert changing.asked("current")["menu"] == "tea\n"
+    assert changing.git("rev-parse", "org/main") == back["commit"]
+    kinds = [entry["kind"] for entry in changing.told("history")["entries"]]
     assert kinds == ["promote", "rollback"]
 
 
-def test_a_verdict_is_given_there_and_its_page_comes_out(shop: Shop) -> None:
-    folder = shop.told("candidate", "edit", "--new")["folder"]
-    assert shop.there(f"echo '# mine' > {folder}/fitness.toml").returncode == 0
-    shop.told("candidate", "commit", "-m", "judge otherwise")
-    (shop.folder / "tasks.toml").write_text('[[task]]\nid = "a"\nprompt = "?"\ncheck.python = "score.py"\n')
-    (shop.folder / "score.py").write_text("print(1)\n")
-    page = shop.folder / "page.html"
-    done = shop.verb("fitness", "--tasks", "../tasks.toml", "--report", str(page))
+def test_a_verdict_is_given_there_and_its_page_comes_out(changing: Shop) -> None:
+    folder = changing.told("candidate", "edit", "--new")["folder"]
+    assert changing.there(f"echo '# mine' > {folder}/fitness.toml").returncode == 0
+    changing.told("candidate", "commit", "-m", "judge otherwise")
+    (changing.folder / "tasks.toml").write_text(
+        '[[task]]\nid = "a"\nprompt = "?"\ncheck.python = "score.py"\n'
+    )
+    (changing.folder / "score.py").write_text("print(1)\n")
+    page = changing.folder / "page.html"
+    done = changing.verb("fitness", "--tasks", "../tasks.toml", "--report", str(page))
     assert done.returncode == ExitCode.FAILED, done.stderr
     assert "fitness.toml" in done.stdout
     assert f"written: {page}" in done.stdout
     assert page.read_text().startswith("<!doctype html>")
 
 
-def test_new_commits_of_this_host_go_in(shop: Shop) -> None:
-    shop.git("merge", "-q", "org/main")
-    (shop.project / "menu.txt").write_text("milk\n")
-    commit = shop.save("milk")
-    assert shop.told("start", "current")["commit"] == commit
-    assert shop.asked("current")["menu"] == "milk\n"
+def test_new_commits_of_this_host_go_in(changing: Shop) -> None:
+    (changing.project / "menu.txt").write_text("milk\n")
+    commit = changing.save("milk")
+    assert changing.told("start", "current")["commit"] == commit
+    assert changing.asked("current")["menu"] == "milk\n"
 
 
 def test_here_is_here(shop: Shop) -> None:
@@ -225,29 +277,31 @@ def test_here_is_here(shop: Shop) -> None:
     assert (done.returncode, "--here" in done.stderr) == (ExitCode.USAGE, True)
 
 
-def test_what_is_served_sleeps_and_wakes_with_the_machine(shop: Shop) -> None:
-    before = shop.told("status")["current"]["pid"]
-    assert shop.vm("down").returncode == 0
-    shop.up("--port", str(shop.ports))
-    told = shop.told("status")["current"]
+def test_what_is_served_sleeps_and_wakes_with_the_machine(serving: Shop) -> None:
+    before = serving.told("status")["current"]["pid"]
+    down = serving.vm("down")
+    assert b"suspended; `org vm up` wakes it" in down.stdout, down.stderr
+    serving.open()
+    told = serving.told("status")["current"]
     assert (told["pid"], told["restarts"]) == (before, 0)
-    assert shop.asked("current")["menu"] == "milk\n"
+    assert serving.asked("current")["menu"] == "tea\n"
 
 
-def test_a_supervisor_that_is_killed_is_followed_by_one_that_finds_everything(shop: Shop) -> None:
-    before = shop.told("status")
-    assert shop.there(f"kill -KILL {before['supervisor']['pid']}").returncode == 0
-    after = shop.told("status")
+def test_a_supervisor_that_is_killed_is_followed_by_one_that_finds_everything(serving: Shop) -> None:
+    before = serving.told("status")
+    assert serving.there(f"kill -KILL {before['supervisor']['pid']}").returncode == 0
+    after = serving.told("status")
     assert after["supervisor"]["pid"] != before["supervisor"]["pid"]
     assert after["current"]["pid"] == before["current"]["pid"]
 
 
-def test_after_a_power_cut_what_was_served_has_to_be_started_again(shop: Shop) -> None:
-    assert shop.vm("down", "--hard").returncode == 0
-    shop.up("--port", str(shop.ports))
-    done = shop.verb("status")
+def test_after_a_power_cut_what_was_served_has_to_be_started_again(changing: Shop) -> None:
+    assert changing.vm("down", "--hard").returncode == 0
+    up = changing.vm("up", "--port", str(changing.ports))
+    assert b"what it served has ended: `org start current` serves again" in up.stderr
+    done = changing.verb("status")
     assert "`org start current` serves again" in done.stderr
     assert "current    not served" in done.stdout
-    assert shop.told("recover")["reason"] == "nothing-to-do"
-    shop.told("start", "current")
-    assert shop.asked("current")["menu"] == "milk\n"
+    assert changing.told("recover")["reason"] == "nothing-to-do"
+    changing.told("start", "current")
+    assert changing.asked("current")["menu"] == "tea\n"

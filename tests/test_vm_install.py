@@ -13,8 +13,7 @@ import pytest
 import pytest_asyncio
 
 from engine import Engine, call, serving
-from guest import image
-from machine_kit import Owner, processes_of, two_ports
+from machine_kit import Owner, copy_suspended, processes_of, two_ports
 from org import __version__
 from org.errors import ExitCode
 from org.sandbox.harden import rules, script
@@ -42,20 +41,16 @@ system = "[[program]]"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def reciting(models: Path) -> AsyncIterator[Engine]:
-    await image()
     async with serving(models, SCRIPTS) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
-def owner(reciting: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+def owner(reciting: Engine, installed: Owner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
     """With a machine that is up, in which this version is installed."""
     one = Owner(tmp_path_factory.mktemp("vm"), reciting.base_url)
-    up = one.vm("up", "--memory", "512", "--port", str(two_ports()))
-    assert up.returncode == 0, up.stderr.decode()
-    done = one.vm("install")
-    assert done.returncode == 0, done.stderr.decode()
-    assert f"org {__version__} is in the machine `default` now".encode() in done.stdout
+    copy_suspended(installed.machine.folder, one.machine.folder)
+    one.up("--port", str(two_ports()))
     said(
         one, ROSTER.encode(), "sh", "-c", "mkdir -p .config/org && cat > .config/org/config.toml", user="org"
     )
@@ -114,35 +109,17 @@ def test_what_an_earlier_try_left_is_in_nobodys_way(owner: Owner) -> None:
     assert len(said(owner, b"", "ls", "-A", "/opt/org").split()) == 2
 
 
-@pytest.mark.parametrize(
-    ("told", "reason"),
-    [
-        (
-            '[[3, 10, 1], "/usr/bin/python3", "x86_64", "glibc 2.36", "current"]',
-            "Python 3.10; org needs 3.11",
-        ),
-        ('[[3, 11, 1], "/usr/bin/python3", "x86_64", "", "current"]', "GNU C library"),
-        ('[[3, 11, 1], "/usr/bin/python3", "riscv64", "glibc 2.36", ""]', "processor: riscv64"),
-        ('["something else"]', "does not say what it is"),
-        ("nothing", "does not say what it is"),
-    ],
-)
-def test_a_python_that_cannot_run_it_is_named(owner: Owner, told: str, reason: str) -> None:
+def test_a_python_that_cannot_run_it_is_named(owner: Owner) -> None:
     other = "/usr/local/bin/python3"
-    said(
-        owner,
-        f"#!/bin/sh\necho '{told}'\n".encode(),
-        "sh",
-        "-c",
-        f"cat >{other}; chmod +x {other}",
-        user="root",
-    )
+    told = """#!/bin/sh\necho '[[3, 10, 1], "/usr/bin/python3", "x86_64", "glibc 2.36", ""]'\n"""
+    hide = f"mv /opt/org/current /opt/org/hidden; cat > {other}; chmod +x {other}"
+    said(owner, told.encode(), "sh", "-c", hide, user="root")
     try:
         done = owner.vm("install")
     finally:
-        said(owner, b"", "rm", other, user="root")
+        said(owner, b"", "sh", "-c", f"rm {other}; mv /opt/org/hidden /opt/org/current", user="root")
     assert done.returncode == ExitCode.ENVIRONMENT
-    assert reason in done.stderr.decode()
+    assert "Python 3.10; org needs 3.11" in done.stderr.decode()
 
 
 def test_a_full_disk_is_said(owner: Owner) -> None:
@@ -326,11 +303,11 @@ def test_the_machines_own_firewall_lets_nothing_out(owner: Owner) -> None:
 def test_the_printed_rules_let_out_what_goes_to_the_model_server(owner: Owner) -> None:
     printed = owner.vm("harden", "--print", "--model", "10.0.2.2:11434", "--ssh", "10.0.2.2").stdout
     assert printed.decode() == script(rules("10.0.2.2", 11434, "10.0.2.2"))
-    said(owner, printed, "sh", "-c", "cat > rules", user="root")
+    said(owner, printed, "sh", "-c", "cat > rules; cp -a /etc/ufw before", user="root")
     try:
         told = leaks(owner, "sh /root/rules > /root/status")
     finally:
-        said(owner, b"", "unshare", "-n", "ufw", "--force", "disable", user="root")
+        said(owner, b"", "sh", "-c", "rm -rf /etc/ufw; mv before /etc/ufw", user="root")
     assert [name for name in ATTEMPTS if told[name]] == ["model"]
     status = said(owner, b"", "cat", "status", user="root")
     assert "Default: deny (incoming), deny (outgoing)" in status
