@@ -6,15 +6,21 @@ import asyncio
 import html
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Locator, expect
 
 from org.commands import COMMANDS
-from org.ports import Turn
+from org.compose.opening import Opening
+from org.encoding import to_json
+from org.events import Stepped, TurnEnded
+from org.messages import Usage
+from org.ports import Participant, Turn
 from page_kit import Actor, Tab, run, saying, speak, stage, tab
-from serve_kit import site
+from room_kit import participant
+from serve_kit import rooms_for, site
 
 browsing = pytest.mark.browser
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -76,6 +82,39 @@ async def test_a_command_is_done_and_not_said(tmp_path: Path, browser: Browser) 
             room = (await running.hub.open("main")).room
             assert not room.transcript
             assert room.limits.turns == 7
+
+
+@browsing
+async def test_those_who_have_a_model_are_told_too(tmp_path: Path, browser: Browser) -> None:
+    def models(opening: Opening) -> Sequence[Participant]:
+        return [participant(name, "hi", model_name="small", context_tokens=4000) for name in ("ann", "eve")]
+
+    async with site(tmp_path, open_room=rooms_for(models)) as running:
+        await running.ask("POST", "/rooms", {"id": "main"})
+        async with tab(browser, running.port, "main") as made:
+            await made.say("@ann hello")
+            await made.over()
+            for prompt, cached in ((1000, 0), (1500, 900)):  # as of a model that counts
+                step = Stepped("ann", 9, "", usage=Usage(prompt, 20, cached))
+                await made.page.evaluate("event => app.scene.apply(event)", to_json(step))
+            await made.page.evaluate(
+                "event => app.scene.apply(event)", to_json(TurnEnded("ann", 9, "passed"))
+            )
+            await made.say("/tokens")
+            for words in (
+                "ann2,500 read (900 from cache), 40 written; context 1,500 of 4,000",
+                "eve0 read (0 from cache), 0 written; context 0 of 4,000",
+            ):
+                await expect(told(made)).to_contain_text(words)
+            for line, outcome in (
+                ("/compact ann", "older context is being summarised: ann"),
+                ("/model @ann large", "ann now speaks through large"),
+                ("/model bigger", "eve now speaks through bigger"),
+                ("/model", "simple, bigger → everyone"),
+                ("/compact", "older context is being summarised: ann, eve"),
+            ):
+                await made.say(line)
+                await expect(made.log).to_contain_text(outcome)
 
 
 @browsing
