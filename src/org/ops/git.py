@@ -29,7 +29,8 @@ CONFIG = """\
 [receive]
 \thideRefs = refs/
 """
-"""All that a repository of ours is configured to. Nobody pushes into it: a promote is the only way in."""
+"""All that a repository of ours is configured to: what a promote has moved outlives a power cut, and nobody
+pushes into it, since a promote is the only way in."""
 
 # Stronger than what stands in the folder's own configuration, should anybody have written there.
 _OFF = {
