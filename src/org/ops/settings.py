@@ -9,6 +9,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from org.errors import ConfigError
 
@@ -34,10 +35,7 @@ class Settings:
 
 def read(text: str) -> Settings:
     """Raises `ConfigError` when the text is no TOML, has no `[generation] start`, or a value is off."""
-    try:
-        table = tomllib.loads(text).get("generation")
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{FILE} is no TOML: {error}") from None
+    table = parse(text).get("generation")
     if not isinstance(table, dict) or "start" not in table:
         raise ConfigError(
             f"{FILE} does not say how a generation starts",
@@ -53,6 +51,16 @@ def read(text: str) -> Settings:
         _texts(table.get("env", {})),
         _contract(table.get("contract", known.contract)),
     )
+
+
+def parse(text: str, name: str = FILE) -> dict[str, Any]:
+    """What TOML says, whoever wrote it. Raises `ConfigError`."""
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # also for a number of too many digits
+        raise ConfigError(f"{name} is no TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{name} is nested too deeply") from None
 
 
 def _command(value: object) -> tuple[str, ...]:

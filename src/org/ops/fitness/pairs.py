@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 from org.ops.fitness import ask, scorers, sequential
 from org.ops.fitness.ask import Door, Reply
 from org.ops.fitness.rules import Budget
+from org.ops.fitness.scorers import Score
 from org.ops.fitness.sequential import Decision, Rule, Verdict
 from org.ops.fitness.tasks import Suite, Task
 
@@ -114,6 +115,13 @@ def draw(tasks: Sequence[Task], pairs: int, rng: random.Random) -> list[Drawn]:
 
 async def play(match: Match, current: Answering, candidate: Answering, progress: Progress) -> Outcome:
     """Ask the pairs, one after the other."""
+    with scorers.scoring(match.suite) as score:
+        return await _play(match, score, current, candidate, progress)
+
+
+async def _play(
+    match: Match, score: Score, current: Answering, candidate: Answering, progress: Progress
+) -> Outcome:
     began = time.monotonic()
     pairs: list[Pair] = []
     tokens = 0
@@ -127,7 +135,7 @@ async def play(match: Match, current: Answering, candidate: Answering, progress:
             limit = getattr(match.budget, unit)
             return _end(match, pairs, f"the budget of {limit:g} {unit} is spent after {len(pairs)} pairs")
         try:
-            pairs.append(await _ask(match, drawn, weight, current, candidate))
+            pairs.append(await _ask(score, drawn, weight, current, candidate))
         except AssayFailed as failure:
             return _end(match, pairs, str(failure))
         tokens += sum(half.tokens or 0 for half in (pairs[-1].current, pairs[-1].candidate))
@@ -189,7 +197,7 @@ def _why(match: Match, verdict: Verdict, decision: Decision, against: Decision |
     return said + few
 
 
-async def _ask(match: Match, drawn: Drawn, weight: float, current: Answering, candidate: Answering) -> Pair:
+async def _ask(score: Score, drawn: Drawn, weight: float, current: Answering, candidate: Answering) -> Pair:
     if not await current.revive():
         raise AssayFailed("current has crashed")
     alive = await candidate.revive()
@@ -201,7 +209,7 @@ async def _ask(match: Match, drawn: Drawn, weight: float, current: Answering, ca
             replies[is_candidate] = await _put(candidate if is_candidate else current, drawn)
     ours, theirs = replies[False], replies[True]
     discarded = await _lost(drawn, current, ours, theirs)
-    first, second = [await _half(match, drawn.task, reply) for reply in (ours, theirs)]
+    first, second = [await _half(score, drawn.task, reply) for reply in (ours, theirs)]
     if not discarded and first.error:
         raise AssayFailed(f"current failed at `{drawn.task.id}`: {first.error}")
     share = drawn.task.weight / weight
@@ -227,11 +235,11 @@ async def _lost(drawn: Drawn, current: Answering, ours: Reply, theirs: Reply) ->
     return ""
 
 
-async def _half(match: Match, task: Task, reply: Reply) -> Half:
+async def _half(score: Score, task: Task, reply: Reply) -> Half:
     if reply.kind != "answered":
         return Half(0.0, reply.seconds, reply.tokens, reply.why or reply.kind)
     try:
-        found = await asyncio.to_thread(scorers.score, match.suite, task, reply.text)
+        found = await asyncio.to_thread(score, task, reply.text)
     except scorers.ScorerFailed as error:
         return Half(0.0, reply.seconds, reply.tokens, str(error))
     return Half(found, reply.seconds, reply.tokens)

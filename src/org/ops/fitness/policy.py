@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import posixpath
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from org.errors import ConfigError
+from org.ops import settings
 from org.ops.git import Git
 from org.ops.settings import FILE
 
@@ -107,8 +108,8 @@ def _table(git: Git, commit: str) -> Any:
     """`[generation]` as a commit has it, or None when it has none that can be read."""
     missing, text = git.ask("cat-file", "blob", f"{commit}:{FILE}", fine=(0, 128))
     try:
-        return None if missing else tomllib.loads(text).get("generation")
-    except tomllib.TOMLDecodeError:
+        return None if missing else settings.parse(text).get("generation")
+    except ConfigError:
         return None
 
 

@@ -21,12 +21,12 @@ counter = "org_http_requests_total"   # has a label `status`
 from __future__ import annotations
 
 import shlex
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from org.errors import ConfigError
+from org.ops import settings
 from org.ops.settings import FILE
 
 MOST_PAIRS = 10_000
@@ -72,10 +72,7 @@ class Rules:
 
 def read(text: str) -> Rules:
     """Raises `ConfigError`. What is not known belongs to somebody else."""
-    try:
-        table = tomllib.loads(text).get("generation", {})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{FILE} is no TOML: {error}") from None
+    table = settings.parse(text).get("generation", {})
     if not isinstance(table, dict):
         raise ConfigError(f"[generation] in {FILE} is no table")
     ask, budget, metrics = (_table(table, name) for name in ("ask", "fitness", "metrics"))

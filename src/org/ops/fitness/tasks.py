@@ -17,12 +17,13 @@ import hashlib
 import json
 import math
 import re
-import tomllib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from org.errors import ConfigError
+from org.ops import settings
 
 FILE = "fitness.toml"
 TIMEOUT_S = 120.0
@@ -60,10 +61,7 @@ class Suite:
 
 def read(text: str, name: str = FILE, folder: str = "", scorers: Mapping[str, bytes] = {}) -> Suite:
     """A suite from its text; `scorers` are the files that its checks name. Raises `ConfigError`."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name} is no TOML: {error}") from None
+    table = settings.parse(text, name)
     entries = table.get("task")
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{name} has no task", '[[task]]\nid = "add"\nprompt = "…"\ncheck.regex = "…"')
@@ -110,13 +108,16 @@ def _prove(where: str, kind: Kind, text: str) -> None:
             if re.search(text, "", re.MULTILINE):
                 raise ConfigError(f"{where}: `{text}` also finds nothing at all")
         elif kind == "json":
-            json.loads(text)
+            wanted = json.loads(text, parse_constant=_no_number)
+            _likeness(wanted, wanted)  # it can be gone through
         elif text.startswith("/") or ".." in text.split("/"):
             raise ConfigError(f"{where}: a scorer is a file beside the suite, not {text}")
-    except re.error as error:
+    except (re.error, OverflowError) as error:
         raise ConfigError(f"{where}: `{text}` is no pattern: {error}") from None
     except ValueError as error:
         raise ConfigError(f"{where}: `json` is no JSON: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: `{kind}` is nested too deeply") from None
 
 
 def _number(where: str, entry: Mapping[str, Any], name: str, default: float, most: float) -> float:
@@ -173,7 +174,7 @@ _OPENS = re.compile(r"[\[{]")
 
 
 def _no_number(word: str) -> float:
-    raise ValueError(word)
+    raise ValueError(f"{word} is no number")
 
 
 def _likeness(wanted: Any, found: Any) -> float:
@@ -188,7 +189,8 @@ def _same(wanted: Any, found: Any) -> bool:
     if isinstance(wanted, bool) or isinstance(found, bool):
         return wanted is found
     if isinstance(wanted, int | float) and isinstance(found, int | float):
-        return math.isclose(wanted, found)
+        finite = max(abs(wanted), abs(found)) <= sys.float_info.max
+        return wanted == found or (finite and math.isclose(wanted, found))
     if isinstance(wanted, dict) and isinstance(found, dict):
         return wanted.keys() == found.keys() and all(_same(one, found[key]) for key, one in wanted.items())
     if isinstance(wanted, list) and isinstance(found, list):
