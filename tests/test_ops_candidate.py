@@ -233,6 +233,14 @@ def test_a_diff_is_of_what_was_done_and_not_of_what_main_did(shop: Shop) -> None
     assert other != branch
 
 
+def test_folders_may_be_called_anything(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / 'a:b "c\\d')
+    branch = shop.change({"a": "1"})
+    assert "+1" in candidate.diff(shop.program)
+    shop.promote(branch)
+    assert shop.files() == {"menu.txt": "tea\n", "a": "1"}
+
+
 # -- as commands
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ops_kit import SETTINGS, Shop
+from ops_kit import SETTINGS, Shop, idle
 from org.errors import ConfigError, Conflict, EnvironmentProblem, UsageError
 from org.ops import candidate, program
 from org.ops.layout import Layout, state_folder
+from org.ops.recover import recover
 from org.ops.refs import THEIRS
 
 
@@ -41,6 +42,15 @@ def test_where_it_lies(tmp_path: Path) -> None:
     assert one.root.parent == other.root.parent == Path("/h/.local/state/org/programs")
     assert one.root.name.startswith("shop-") and len(one.root.name) == len("shop-") + 8
     assert one.root.name != other.root.name
+
+
+@pytest.mark.parametrize(
+    ("called", "begins"), [(b"a" * 250, "a" * 100 + "-"), ("ü" * 120, "ü" * 50 + "-"), (b"caf\xe9", "caf-")]
+)
+def test_a_name_that_is_long_or_no_text_is_cut(called: bytes | str, begins: str) -> None:
+    root = Layout.of({"HOME": "/h"}, Path("/a", os.fsdecode(called))).root
+    assert root.name.startswith(begins) and len(root.name) == len(begins) + 8
+    assert Layout.of({"HOME": "/h"}, Path("/b", os.fsdecode(called))).root != root
 
 
 def test_one_program_wherever_one_stands_in_it(shop: Shop, tmp_path: Path) -> None:
@@ -270,3 +280,24 @@ def test_the_users_main_is_found_in_whatever_way_git_keeps_it(shop: Shop) -> Non
     shop.git("branch", "other")
     shop.git("symbolic-ref", "refs/heads/main", "refs/heads/other")
     assert shop.program.checkout.main() == mine
+
+
+@pytest.mark.parametrize("text", [b"gibberish\xff", b"gitdir: /nowhere", b"\xff", b""])
+def test_a_link_that_leads_nowhere_is_said(shop: Shop, text: bytes) -> None:
+    folder = shop.folder / "linked"
+    folder.mkdir()
+    (folder / ".git").write_bytes(text)
+    with pytest.raises(EnvironmentProblem, match="does not lead to a Git repository"):
+        program.find(folder, shop.env)
+
+
+def test_what_says_of_which_repository_it_is_can_be_made_again(shop: Shop) -> None:
+    folder = shop.edit({})
+    before = shop.layout.source.read_bytes()
+    shop.layout.source.unlink()
+    with pytest.raises(EnvironmentProblem, match="it is not known of which repository") as caught:
+        program.find(folder, shop.env)
+    assert "`org recover`, in that repository" in caught.value.hint
+    assert recover(shop.program, idle) == ("wrote again of which repository this is",)
+    assert shop.layout.source.read_bytes() == before
+    assert recover(program.find(folder, shop.env), idle) == ()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from org.errors import OrgError, UsageError
 from org.ops import files, sync, user, worktrees
-from org.ops.git import Git
+from org.ops.git import Git, seeing
 from org.ops.history import History
 from org.ops.layout import Layout
 from org.ops.program import Program
@@ -45,7 +45,7 @@ class Snapshot:
 
 def branch_of(program: Program) -> str:
     """The branch in the work folder. Raises `UsageError` when there is none."""
-    stored = files.read_json(program.layout.candidate_state)
+    stored = files.read_json(program.layout.candidate_state, "branch")
     if stored is None:
         raise UsageError("there is no candidate", "`org candidate edit` begins one")
     return stored["branch"]
@@ -62,7 +62,7 @@ def edit(program: Program, *, new: bool = False) -> Opened:
         if not note:
             note = sync.take_in(program, git, known)
             known, told = sync.current(git)
-        stored = files.read_json(program.layout.candidate_state)
+        stored = files.read_json(program.layout.candidate_state, "branch")
         if stored is None or HEADS + stored["branch"] not in known.by_name:
             return _make(program, git, known, note)
         branch = stored["branch"]
@@ -166,7 +166,7 @@ def _snapshot(layout: Layout, git: Git, head: str) -> Iterator[Snapshot]:
             "GIT_WORK_TREE": str(layout.candidate),
             "GIT_INDEX_FILE": str(Path(place) / "index"),
             "GIT_OBJECT_DIRECTORY": str(objects),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(layout.repo / "objects"),
+            **seeing(layout.repo / "objects"),
         }
         git.run("read-tree", head, env=env)
         gone, there = _listed(layout.candidate, git, env)

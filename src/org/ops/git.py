@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from org.errors import EnvironmentProblem, OrgError
+from org.errors import EnvironmentProblem
 
 LEAST = (2, 38)
 """The first Git that merges without a working tree."""
@@ -71,7 +71,7 @@ _ENV = {
 _FOREIGN = ("objects/info/alternates", "info/grafts", "info/attributes", "info/sparse-checkout", "shallow")
 
 
-class GitFailed(OrgError):
+class GitFailed(EnvironmentProblem):
     """A Git command ended with an exit code that nobody expected; `code` is it."""
 
     def __init__(self, message: str, hint: str = "", *, code: int = 1) -> None:
@@ -109,8 +109,7 @@ class Git:
         """
         packing = ("pack-objects", "--revs", "--thin", "--delta-base-offset", "--stdout", "--quiet")
         checking = ("index-pack", "--stdin", "--fix-thin", "--strict")
-        quoted = str(objects).replace("\\", "\\\\").replace('"', '\\"')
-        theirs = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"', **env}
+        theirs = {**seeing(objects), **env}
         wanted = "".join(f"{line}\n" for line in (commit, *(f"^{old}" for old in known)))
         with tempfile.TemporaryFile(dir=self.folder) as pack:
             with self._start(packing, theirs, pack) as process:
@@ -159,6 +158,12 @@ class Git:
             config.write_text(CONFIG, encoding="utf-8")
         for name in _FOREIGN:
             (self.folder / name).unlink(missing_ok=True)
+
+
+def seeing(objects: Path) -> dict[str, str]:
+    """The environment in which Git reads the objects of that folder too."""
+    quoted = str(objects).replace("\\", "\\\\").replace('"', '\\"')
+    return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
 
 
 def clean_environment() -> dict[str, str]:

@@ -17,12 +17,16 @@ folder in the user's state folder, readable by the user alone:
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 Colour: TypeAlias = Literal["current", "candidate"]
+
+_MOST_NAME = 100
+"""Bytes of the repository's name: that is for people, the digest makes it one of its own."""
 
 
 def state_folder(env: Mapping[str, str]) -> Path:
@@ -41,9 +45,9 @@ class Layout:
     @classmethod
     def of(cls, env: Mapping[str, str], repository: Path) -> Layout:
         """`repository` is the real path of the folder of the user's repository."""
-        digest = hashlib.sha256(str(repository).encode()).hexdigest()[:8]
-        name = repository.name.removesuffix(".git") or "program"
-        return cls(programs_folder(env) / f"{name}-{digest}")
+        digest = hashlib.sha256(os.fsencode(repository)).hexdigest()[:8]
+        name = os.fsencode(repository.name.removesuffix(".git"))[:_MOST_NAME].decode("utf-8", "ignore")
+        return cls(programs_folder(env) / f"{name or 'program'}-{digest}")
 
     @property
     def repo(self) -> Path:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from org.errors import UsageError
+from org.errors import EnvironmentProblem, UsageError
 from org.ops import place, user
 from org.ops.git import Git, check_version
 from org.ops.layout import Layout, programs_folder
@@ -61,14 +61,19 @@ class Program:
 def find(cwd: Path, env: Mapping[str, str]) -> Program:
     """The program of a folder: of the user's repository, or of what is kept beside it.
 
-    Raises `UsageError` outside of both, `EnvironmentProblem` without a Git that is new enough.
+    Raises `UsageError` outside of both, `EnvironmentProblem` without a Git that is new enough, and when what
+    is kept does not say of which repository it is.
     """
     check_version()
     cwd, ours = cwd.resolve(), programs_folder(env).resolve()
     if ours in cwd.parents:
         layout = Layout(ours / cwd.relative_to(ours).parts[0])
-        if layout.source.is_file():
-            return Program(layout, Checkout(Path(os.fsdecode(layout.source.read_bytes()))))
+        if not layout.source.is_file():
+            raise EnvironmentProblem(
+                f"it is not known of which repository this is: {layout.source} is gone",
+                "`org recover`, in that repository, writes it again",
+            )
+        return Program(layout, Checkout(Path(os.fsdecode(layout.source.read_bytes()))))
     checkout = user.find(cwd)
     return Program(Layout.of(env, checkout.folder), checkout)
 

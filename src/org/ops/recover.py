@@ -15,7 +15,7 @@ def recover(program: Program, swap: Swap) -> tuple[str, ...]:
     with program.hold("recover") as git:
         _check(program, git)
         done = [f"removed a stale lock: {path.name}" for path in locks]
-        done.append(steps.finish(program, git, swap))
+        done += [sync.name_source(program), steps.finish(program, git, swap)]
         done += [f"made the tag {name} again" for name in tags.rebuild(git, *sync.current(git))]
         left = worktrees.tidy(program.layout) + candidate.tidy(program)
         done += [f"removed what was half made: {name}" for name in left]

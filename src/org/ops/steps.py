@@ -88,7 +88,7 @@ def carry_out(some: tuple[Step, ...]) -> bool:
 
 def finish(program: Program, git: Git, swap: Swap) -> str:
     """End a move that was interrupted; gives what came of it, or nothing. To be called under the lock."""
-    stored = files.read_json(program.layout.pending)
+    stored = files.read_json(program.layout.pending, "tag", "before", "after")
     if stored is None:
         return ""
     move = Move(**stored)

@@ -31,7 +31,7 @@ def begin(program: Program, git: Git) -> str:
     _check_settings(fresh, main)
     fresh.run("update-ref", "--stdin", input=_creating({MAIN: main, THEIRS: main, BASE: main}))
     fresh.run("update-ref", BASE, history.base(fresh, main))
-    layout.source.write_bytes(os.fsencode(checkout.git))
+    name_source(program)
     ours = checkout.add_remote(layout.repo)
     fresh.folder.rename(layout.repo)
     if place.in_guest():  # where nobody works in that repository
@@ -39,6 +39,15 @@ def begin(program: Program, git: Git) -> str:
     if ours:
         return f"{checkout.folder} has a new remote `{REMOTE}`: {layout.repo}"
     return f"{checkout.folder} has a remote `{REMOTE}` of its own; ours is {layout.repo}"
+
+
+def name_source(program: Program) -> str:
+    """Keep of which repository this is; gives what was done, or nothing when that is kept already."""
+    path, source = program.layout.source, os.fsencode(program.checkout.git)
+    if path.is_file() and path.read_bytes() == source:
+        return ""
+    path.write_bytes(source)
+    return "wrote again of which repository this is"
 
 
 def take_in(program: Program, git: Git, known: Refs) -> str:

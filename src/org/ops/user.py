@@ -105,10 +105,14 @@ def author(env: Mapping[str, str]) -> dict[str, str]:
 
 def _linked(file: Path) -> Path:
     """The common folder that the `.git` file of a linked working tree leads to."""
-    text = file.read_text(encoding="utf-8").strip()
+    text = os.fsdecode(file.read_bytes()).strip()
     inner = (file.parent / text.removeprefix("gitdir:").strip()).resolve()
+    if not text.startswith("gitdir:") or not inner.is_dir():
+        raise EnvironmentProblem(
+            f"{file} does not lead to a Git repository", "`git worktree repair` mends it"
+        )
     common = inner / "commondir"
-    return (inner / common.read_text(encoding="utf-8").strip()).resolve() if common.is_file() else inner
+    return (inner / os.fsdecode(common.read_bytes()).strip()).resolve() if common.is_file() else inner
 
 
 def _commit(name: str) -> str:
