@@ -33,8 +33,18 @@ libc = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_
 here = os.path.realpath("/opt/org/current")
 print(json.dumps([sys.version_info[:3], sys.executable, platform.machine(), libc, os.path.basename(here)]))
 """
-# What an attempt left that was cut off; another one may be under way.
-_CLEAN = f"find {HOME} -mindepth 1 -maxdepth 1 -name '.*' -mmin +60 -exec rm -rf {{}} +"
+# Arguments: a folder to be made, and how many bytes are to go there; `tar` would go on to the end without
+# room. What an attempt left that was cut off is removed; another one may be under way.
+_MAKE_ROOM = f"""\
+mkdir -p {HOME}
+find {HOME} -mindepth 1 -maxdepth 1 -name '.*' -mmin +60 -exec rm -rf {{}} +
+free=$(df --output=avail -B1 {HOME} | tail -n 1)
+if [ "$free" -lt "$2" ]; then
+    echo "No space left on device: {HOME} has $((free >> 20)) MiB, org needs $(($2 >> 20))"
+    exit 1
+fi
+mkdir "$1"
+"""
 # Where bytecode was not made by the host, what a verb imports is compiled once, by the only one who may
 # write there.
 _COMPILE = "import org.cli.serve, org.cli.run, org.cli.chat, org.cli.doctor, org.cli.rooms"
@@ -130,8 +140,8 @@ async def _look(channel: Channel) -> tuple[Target, str]:
 async def _send(channel: Channel, archive: Path, key: str, on_progress: OnProgress) -> None:
     """Unpack it beside its place, then put it there whole: what is in place is complete."""
     stage = f"{HOME}/.{secrets.token_hex(4)}"
-    await _done(channel, ["sh", "-c", f"mkdir -p {stage}; {_CLEAN}"])
     size = archive.stat().st_size
+    await _done(channel, ["sh", "-c", _MAKE_ROOM, "sh", stage, str(size)])
     said = b""
     words = ["tar", "-x", "--no-same-owner", "--no-same-permissions", "-C", stage, "-f", "-"]
     async with channel.attached(words) as unpacking:
