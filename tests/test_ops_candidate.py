@@ -258,7 +258,8 @@ def test_the_way_of_a_candidate(shop: Shop) -> None:
     assert shop.refs.branch(committed["branch"]).commit == committed["commit"]
     assert shop.org("candidate", "diff").stdout == diff
     assert json.loads(shop.org("candidate", "edit", "--json").stdout) == {
-        "v": 1, "code": 0, "reason": "editing", "branch": committed["branch"], "folder": str(folder)
+        "v": 1, "code": 0, "reason": "editing", "where": "host",
+        "branch": committed["branch"], "folder": str(folder),
     }  # fmt: skip
     again = shop.org("candidate", "commit", "-m", "Coffee")
     assert (again.returncode, again.stderr) == (1, "org: no file has changed since the last commit\n")

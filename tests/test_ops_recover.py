@@ -109,7 +109,7 @@ def test_the_command_itself_is_killed_at_a_step(shop: Shop) -> None:
     assert first.stdout == "a promote was interrupted after it moved main: it is finished\n"
     assert (second.returncode, second.stdout) == (0, "nothing to recover\n")
     assert shop.org("recover", "--json").stdout == (
-        '{"v": 1, "code": 0, "reason": "nothing-to-do", "done": []}\n'
+        '{"v": 1, "code": 0, "reason": "nothing-to-do", "where": "host", "done": []}\n'
     )
 
 

@@ -73,9 +73,9 @@ def _run(words: list[str]) -> int:
         module = import_module(VERBS[verb][0])
         rest = words[1:] if words and words[0] in VERBS else words
         if VERBS[verb][0].startswith("org.ops."):
-            from org.ops import place
+            from org.ops.cli import edge
 
-            return place.act(verb, module, rest)
+            return edge.run(verb, module, rest)
         code: int = module.run(rest)
         return code
     except OrgError as error:

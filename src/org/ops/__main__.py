@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from org.errors import ExitCode, OrgError
-from org.ops import place
+from org.errors import ExitCode
+from org.ops.cli import edge
 
 VERBS = (
     *("start", "stop", "status", "logs"),
@@ -21,12 +21,7 @@ def main(argv: list[str]) -> int:
         print(f"usage: python -m org.ops {{{','.join(VERBS)}}} ...", file=sys.stderr)
         return ExitCode.USAGE
     try:
-        return place.act(verb, import_module(f"org.ops.cli.{verb}"), words)
-    except OrgError as error:
-        if "--debug" in words:
-            raise
-        print(f"org: {error.message}", *error.hint.splitlines(), sep="\n     ", file=sys.stderr)
-        return error.exit_code
+        return edge.run(verb, import_module(f"org.ops.cli.{verb}"), words)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
 

@@ -65,7 +65,10 @@ def find(cwd: Path, env: Mapping[str, str]) -> Program:
     is kept does not say of which repository it is.
     """
     check_version()
-    cwd, ours = cwd.resolve(), programs_folder(env).resolve()
+    try:
+        cwd, ours = cwd.resolve(), programs_folder(env).resolve()
+    except FileNotFoundError:
+        raise EnvironmentProblem("the folder in which this was typed is gone", "`cd` to another") from None
     if ours in cwd.parents:
         layout = Layout(ours / cwd.relative_to(ours).parts[0])
         if not layout.source.is_file():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from org.errors import Conflict, ExitCode, OrgError, UsageError
+from org.ops import place, plain
 
 JSON_VERSION = 1
 
@@ -18,7 +20,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in the one form that errors have here; every verb takes `--debug` and `--here`."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(allow_abbrev=False, **options)
         self.add_argument("--debug", action="store_true", help="print whole tracebacks")
         self.add_argument("--here", action="store_true", default=argparse.SUPPRESS, help="act on this host, "
                           "also when a machine is up")  # fmt: skip
@@ -42,22 +44,26 @@ class Answer:
     code: ExitCode = ExitCode.DONE
 
 
-def give(as_json: bool, act: Callable[[], Answer]) -> int:
-    """Do what was asked and say what came of it, an expected error among it; gives the exit code."""
-    try:
-        answer = act()
-    except OrgError as error:
-        if not as_json:
-            raise
-        return give_error(error)
+def give(as_json: bool, answer: Answer) -> int:
+    """Say what came of a verb; gives its exit code."""
     if as_json:
         _print_json(answer.code, answer.reason, answer.details)
         return answer.code
     for line in answer.notes:
-        print(f"org: {line}", file=sys.stderr)
-    for line in answer.lines:
-        print(line)
+        print(f"org: {plain.line(line)}", file=sys.stderr)
+    show("".join(f"{line}\n" for line in answer.lines))
     return answer.code
+
+
+def show(text: str) -> None:
+    """Write text to standard output as it is; in a terminal without what could drive that, for who knows
+    who wrote it."""
+    if sys.stdout.isatty():
+        sys.stdout.write("".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(text))
+    sys.stdout.flush()
 
 
 def give_error(error: OrgError) -> int:
@@ -68,5 +74,13 @@ def give_error(error: OrgError) -> int:
     return code
 
 
+def say_error(error: OrgError) -> int:
+    """Say an expected error in lines for a person; gives the exit code."""
+    lines = (f"org: {error.message}", *(f"     {line}" for line in error.hint.splitlines()))
+    print(*map(plain.line, lines), sep="\n", file=sys.stderr)
+    return ExitCode(error.exit_code)
+
+
 def _print_json(code: ExitCode, reason: str, details: Mapping[str, object]) -> None:
-    print(json.dumps({"v": JSON_VERSION, "code": int(code), "reason": reason, **details}))
+    told = {"v": JSON_VERSION, "code": int(code), "reason": reason, "where": place.name(), **details}
+    print(json.dumps(told))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from org.ops import candidate, place, program
+from org.ops import candidate, place, plain, program
 from org.ops.cli.answer import Answer, Parser, add_json, give
 from org.ops.program import Program
 
@@ -28,18 +27,18 @@ def parser() -> argparse.ArgumentParser:
     made_of = {name: verbs.add_parser(name, description=about, help=about) for name, about in _ABOUT.items()}
     made_of["edit"].add_argument("--new", action="store_true", help="leave the one there is, begin another")
     made_of["commit"].add_argument("-m", "--message", metavar="TEXT", required=True, help="what was done")
-    for name in ("edit", "commit"):
-        add_json(made_of[name])
+    for one in made_of.values():
+        add_json(one)
     return made
 
 
 def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.verb == "diff":
-        return _diff(_here())
+        return give(args.json, _diff(_here()))
     if args.verb == "commit":
-        return give(args.json, lambda: _commit(_here(), args.message))
-    return give(args.json, lambda: _edit(_here(), args.new))
+        return give(args.json, _commit(_here(), args.message))
+    return give(args.json, _edit(_here(), args.new))
 
 
 def _here() -> Program:
@@ -60,11 +59,7 @@ def _commit(here: Program, message: str) -> Answer:
     return Answer("committed", (f"{branch} is at {commit[:12]}",), (), {"branch": branch, "commit": commit})
 
 
-def _diff(here: Program) -> int:
+def _diff(here: Program) -> Answer:
     program.require(here)
     patch = candidate.diff(here)
-    if sys.stdout.isatty():  # a file may hold what drives a terminal
-        patch = "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in patch)
-    sys.stdout.flush()
-    sys.stdout.buffer.write(os.fsencode(patch))
-    return 0
+    return Answer("told", tuple(patch.split("\n")[:-1]), (), {"patch": plain.text(patch)})

@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
     if not 0 < args.timeout <= 86_400:
         made.error("--timeout: a number of seconds above 0")
     here = program.find(Path(), os.environ)
-    return give(args.json, lambda: _compare(here, args.message, args.branch, args.timeout, args.report))
+    return give(args.json, _compare(here, args.message, args.branch, args.timeout, args.report))
 
 
 def _compare(here: Program, message: str, branch: str, seconds: float, page: str) -> Answer:

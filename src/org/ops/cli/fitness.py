@@ -55,8 +55,8 @@ def run(argv: list[str]) -> int:
     wish = Wish(tasks, args.pairs, args.allow_protected)
     here = program.find(Path(), os.environ)
     if args.self_test:
-        return give(args.json, lambda: _self_test(here, wish))
-    return give(args.json, lambda: _fitness(here, args.branch, wish, args.again, args.report))
+        return give(args.json, _self_test(here, wish))
+    return give(args.json, _fitness(here, args.branch, wish, args.again, args.report))
 
 
 def _fitness(here: Program, branch: str, wish: Wish, again: bool, page: str) -> Answer:

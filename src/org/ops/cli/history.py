@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    return give(args.json, lambda: _history(program.find(Path(), os.environ)))
+    return give(args.json, _history(program.find(Path(), os.environ)))
 
 
 def _history(here: Program) -> Answer:

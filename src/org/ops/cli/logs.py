@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
 from org.ops import logfile, program
-from org.ops.cli.answer import Parser
+from org.ops.cli.answer import Answer, Parser, add_json, give, show
 
 _PAUSE_S = 0.2
 
@@ -23,25 +22,24 @@ def parser() -> argparse.ArgumentParser:
                       help="default: current")  # fmt: skip
     made.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until Ctrl-C")
     made.add_argument("-n", dest="count", metavar="N", type=int, default=50, help="lines; default: 50")
+    add_json(made)
     return made
 
 
 def run(argv: list[str]) -> int:
-    args = parser().parse_args(argv)
+    made = parser()
+    args = made.parse_args(argv)
+    if args.json and args.follow:
+        made.error("--json is of what was said until now: no --follow")
     path = program.find(Path(), os.environ).layout.log(args.colour)
     follower = logfile.Follower(path) if args.follow else None
-    _write(logfile.last_lines(path, max(0, args.count)))
+    said = logfile.last_lines(path, max(0, args.count)).decode(errors="replace")
+    if args.json:
+        return give(True, Answer("told", details={"colour": args.colour, "lines": said.splitlines()}))
+    show(said)
     while follower is not None:
         if data := follower.read():
-            _write(data)
+            show(data.decode(errors="replace"))
         else:
             time.sleep(_PAUSE_S)
     return 0
-
-
-def _write(data: bytes) -> None:
-    text = data.decode(errors="replace")
-    if sys.stdout.isatty():  # whoever wrote it may know how to drive a terminal
-        text = "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    return give(args.json, lambda: _promote(program.find(Path(), os.environ), args.branch))
+    return give(args.json, _promote(program.find(Path(), os.environ), args.branch))
 
 
 def _promote(here: Program, branch: str) -> Answer:

@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    return give(args.json, lambda: _recover(program.find(Path(), os.environ)))
+    return give(args.json, _recover(program.find(Path(), os.environ)))
 
 
 def _recover(here: Program) -> Answer:

@@ -59,12 +59,14 @@ def run(argv: list[str]) -> int:
     args = made.parse_args(argv)
     if args.branch and args.colour == "current":
         made.error("current is always main: no BRANCH")
+    if args.json and (args.foreground or args.systemd or args.tmux):
+        made.error("--json goes with none of --foreground, --systemd, --tmux")
     here = program.find(Path(), os.environ)
     if args.systemd:
         return _print_unit(here, args.colour, args.branch)
     if args.foreground:
         return _supervise(here, args.colour, args.branch)
-    code = give(args.json, lambda: _start(here, args.colour, args.branch))
+    code = give(args.json, _start(here, args.colour, args.branch))
     return _show(here, args.colour) if args.tmux else code
 
 
@@ -77,7 +79,7 @@ def _start(here: Program, colour: Colour, branch: str) -> Answer:
         notes += ("what was served before did not say that it drains: `org status` shows until when",)
     if colour == "candidate":
         notes += (_contained(here, wanted.folder),)
-    told |= {"url": place.seen(told["url"]), "where": place.name()}
+    told |= {"url": place.seen(told["url"])}
     line = f"{colour}: {wanted.commit[:12]} {word} at {told['url']}, pid {told['pid']}"
     reason = "serving-already" if told["already"] else "serving"
     return Answer(reason, (line,), notes, told)

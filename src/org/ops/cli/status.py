@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from org.ops import control, place, program, sync
+from org.ops import control, place, program, sync, watched
 from org.ops.cli.answer import Answer, Parser, add_json, give
-from org.ops.fitness import watch
 from org.ops.history import History
 from org.ops.program import Program
 
@@ -26,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    return give(args.json, lambda: _status(program.find(Path(), os.environ)))
+    return give(args.json, _status(program.find(Path(), os.environ)))
 
 
 def _status(here: Program) -> Answer:
@@ -36,12 +35,11 @@ def _status(here: Program) -> Answer:
     for colour in _COLOURS:
         if colour in served:
             served[colour]["url"] = place.seen(served[colour]["url"])
-    details: dict[str, object] = {"where": place.name()}
-    details |= {colour: served.get(colour) for colour in ("supervisor", *_COLOURS)}
+    details: dict[str, object] = {colour: served.get(colour) for colour in ("supervisor", *_COLOURS)}
     details["main"] = {"commit": told.main, "promotes": len(told.standing)}
-    details["watch"] = watched = watch.told(here.layout)
+    details["watch"] = watch = watched.told(here.layout)
     where = ("where      in the machine; the addresses are this host's",) if place.in_guest() else ()
-    return Answer("told", (*where, *_lines(served, told), *_watched(watched)), (), details)
+    return Answer("told", (*where, *_lines(served, told), *_watched(watch)), (), details)
 
 
 def _lines(served: Mapping[str, Any], told: History) -> Iterator[str]:

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    return give(args.json, lambda: _stop(program.find(Path(), os.environ), args.colour))
+    return give(args.json, _stop(program.find(Path(), os.environ), args.colour))
 
 
 def _stop(here: Program, colour: Colour) -> Answer:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import OrgError
-from org.ops import control, files, logfile, ours, place, program, sync, verdicts
+from org.ops import control, logfile, ours, place, program, sync, verdicts, watched
 from org.ops.fitness import ask, case, rules, vitals
 from org.ops.fitness.rules import Rules
 from org.ops.fitness.vitals import Answers, Sample, Vitals
@@ -74,14 +74,6 @@ def begin(here: Program, commit: str, before: Usual) -> None:
     )
 
 
-def told(layout: Layout) -> dict[str, str]:
-    """How the last watch goes, or went; {} when there was none. One that was killed says nothing itself."""
-    kept = files.read_json(_file(layout)) or {}
-    if kept.get("state") == "watching" and not Path("/proc", kept["pid"]).exists():
-        kept |= {"state": "interrupted", "why": "whoever watched is gone"}
-    return kept
-
-
 # -- the watch itself
 
 
@@ -98,7 +90,7 @@ def watch(layout: Layout, commit: str, seconds: float, share: float) -> None:
         "state": "watching",
         "why": "",
     }
-    files.write_json(_file(layout), state)
+    watched.tell(layout, state)
     try:
         while time.time() < until:
             served = control.status(layout).get("current")
@@ -135,12 +127,8 @@ def _take_back(here: Program, commit: str, why: str) -> tuple[str, str]:
 
 
 def _say(layout: Layout, state: Mapping[str, str], word: str, why: str) -> None:
-    files.write_json(_file(layout), {**state, "state": word, "why": why})
+    watched.tell(layout, {**state, "state": word, "why": why})
     logfile.note(layout.supervisor_log, f"watch of {state['commit'][:12]}: {word}{': ' * bool(why)}{why}")
-
-
-def _file(layout: Layout) -> Path:
-    return layout.run / "watch.json"
 
 
 def _rules(here: Program) -> Rules:
