@@ -99,6 +99,11 @@ class Connection(H11Protocol):
         if self._idle and not self.transport.is_closing():
             self.shutdown()
 
+    def close_if_silent(self) -> None:
+        """Close it unless a request is being answered or has begun to come, be it unread."""
+        if not (self.conn.trailing_data[0] or self._asks(termios.FIONREAD)):
+            self.close_if_idle()
+
     def say_close(self) -> None:
         """Have the answer that is being made say that the connection ends with it."""
         if not self._idle:
@@ -144,8 +149,12 @@ class Connection(H11Protocol):
     def _waiting(self) -> int:
         """Bytes that the other side has not taken, here or with the kernel: that has much room, and asks
         for more only when a good part of it is free."""
-        unsent = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        return int(struct.unpack("i", unsent)[0]) + self.transport.get_write_buffer_size()
+        return self._asks(termios.TIOCOUTQ) + self.transport.get_write_buffer_size()
+
+    def _asks(self, what: int) -> int:
+        """How many bytes the kernel has of it, on their way in or out."""
+        found = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), what, b"\0" * 4)
+        return int(struct.unpack("i", found)[0])
 
     def _stop_watching(self) -> None:
         if self._watching is not None:

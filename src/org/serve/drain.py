@@ -2,8 +2,9 @@
 
 What loses requests at a hand-over is closing connections that were accepted and have not been read
 yet. So on SIGTERM this one stops accepting, and goes on answering what comes over the connections it
-has, each answer saying `Connection: close`; those over which nothing comes are closed only after the
-time for which a connection is kept alive anyway. What still streams runs to its end, or the deadline.
+has, those included that it took a moment ago, each answer saying `Connection: close`; those over which
+nothing comes are closed only after the time for which a connection is kept alive anyway. What still
+streams runs to its end, or the deadline.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from org.serve.connection import CLOSE, KEEP_ALIVE_S, Connection
+from org.serve.intake import Intake
 
 DRAIN_S = 30.0
 """Seconds after which a drain ends whatever still runs."""
@@ -64,14 +66,21 @@ class Server(uvicorn.Server):
         self._finish = finish
         self._keep_alive_s = keep_alive_s
         self._drain_s = drain_s
+        self._intakes: list[Intake] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])  # a server of the event loop forgets what it took a moment before its end
+        self._intakes = [Intake(listener, self._make, self.config.ssl) for listener in sockets or ()]
+        for intake in self._intakes:
+            intake.begin()
         self._accepting()
 
+    def _make(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
+        for intake in self._intakes:
+            intake.end()
         for listener in sockets or ():
             listener.close()
         state = self.server_state
@@ -81,17 +90,21 @@ class Server(uvicorn.Server):
             connection.hurry()
         self._draining()
         deadline = asyncio.get_running_loop().time() + self._drain_s
-        await self._wait_for(lambda: not state.connections, self._keep_alive_s)
+        await self._wait_for(lambda: not self._anybody, self._keep_alive_s)
         for connection in self._connections():
-            connection.close_if_idle()
+            connection.close_if_silent()
             connection.hurry()  # what it closed may have something to send still
         await self._finish(self._left(deadline))
-        await self._wait_for(lambda: not (state.connections or state.tasks), self._left(deadline))
+        await self._wait_for(lambda: not (self._anybody or state.tasks), self._left(deadline))
         await self._end()
 
     async def _end(self) -> None:
         """End what still runs: by itself, or since nobody listens any more, or else cancelled."""
         tasks = self.server_state.tasks
+        coming = self._coming()
+        for taken in coming:
+            taken.cancel()
+        await asyncio.gather(*coming, return_exceptions=True)
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE_S)
         for connection in self._connections():
@@ -103,6 +116,14 @@ class Server(uvicorn.Server):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    @property
+    def _anybody(self) -> bool:
+        """Whether there are connections, those that were just taken included."""
+        return bool(self.server_state.connections or self._coming())
+
+    def _coming(self) -> list[asyncio.Task[None]]:
+        return [task for intake in self._intakes for task in intake.coming]
 
     def _connections(self) -> list[Connection]:
         return [c for c in self.server_state.connections if isinstance(c, Connection)]
