@@ -278,7 +278,7 @@ async def test_no_qemu_outlives_its_supervisor(spare: Owner) -> None:
     assert processes_of(spare.machine)
     os.kill(pid, signal.SIGKILL)
     await until(lambda: not processes_of(spare.machine))
-    assert (await spare.machine.status()).state == "down"
+    await is_down(spare)
     spare.up()
     assert spare.vm("exec", "--", "true").returncode == 0
 
