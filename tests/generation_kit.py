@@ -99,7 +99,7 @@ async def serve(listener: socket.socket, mode: str = "well", seconds: float = 1.
             close = b"Connection: close\r\n" if draining.is_set() else b""
             writer.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (close, len(body), body))
         await writer.drain()
-        return not draining.is_set()
+        return not draining.is_set() and b"/bye" not in head
 
     if contract:
         await asyncio.start_unix_server(answer, os.environ["ORG_HEALTH_SOCK"])

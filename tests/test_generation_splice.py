@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,33 @@ def test_connections_that_stay_are_cut_at_the_deadline(site: Site) -> None:
         site.serve(2, "plain")
         assert connection.recv(1) == b""
     site.until(lambda: not alive(first["pid"]))
+    assert "Traceback" not in site.log()
+
+
+def test_a_splice_that_stood_still_when_it_was_told_to_end(site: Site) -> None:
+    """On a busy machine it sees at once that there are connections and that it is to end. What it has not
+    taken is answered by what follows it."""
+    splice = site.serve(1, "plain")["pid"]
+    with ExitStack() as stack:
+        os.kill(splice, signal.SIGSTOP)
+        clients = []
+        for _ in range(20):
+            client = socket.create_connection(("127.0.0.1", site.port), timeout=DEADLINE_S)
+            clients.append(stack.enter_context(client))
+            client.sendall(b"GET /bye HTTP/1.1\r\n\r\n")
+        os.kill(splice, signal.SIGTERM)
+        os.kill(splice, signal.SIGCONT)
+        assert [client.recv(4096)[:15] for client in clients] == [b"HTTP/1.1 200 OK"] * 20
+
+
+def test_whoever_does_not_hang_up_when_the_program_has_holds_no_drain(site: Site) -> None:
+    first = site.serve(1, "plain", drain_timeout=600)
+    with socket.create_connection(("127.0.0.1", site.port), timeout=DEADLINE_S) as connection:
+        connection.sendall(b"GET /bye HTTP/1.1\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            assert answer.read().startswith(b"HTTP/1.1 200 ")
+        site.serve(2, "plain")
+        site.until(lambda: not alive(first["pid"]))
 
 
 def test_the_program_ends(site: Site) -> None:

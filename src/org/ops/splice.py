@@ -20,7 +20,8 @@ from contextlib import suppress
 from typing import Any
 
 from org.ops import health, streams
-from org.ops.listener import BACKLOG, HOST
+from org.ops.intake import Intake
+from org.ops.listener import HOST
 from org.ops.plan import command
 
 # What was meant for this process, and not for the program behind it.
@@ -33,6 +34,7 @@ _OURS = frozenset(
 _BLOCK = 65_536
 _POLL_S = 0.05
 _ENDS_S = 5.0
+_LINGER_S = 5.0
 _MARGIN_S = 1.0  # before whoever set the deadline ends everything
 
 
@@ -53,7 +55,6 @@ class Splice:
         self._status = "starting"
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._told = asyncio.Event()
-        self._connections: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """The program's exit code, 0 after a drain."""
@@ -101,21 +102,25 @@ class Splice:
         return told.done() and told.result() and not self._ended.done()
 
     async def _serve(self) -> None:
-        listener = socket.socket(fileno=int(os.environ["ORG_LISTEN_FD"]))
-        listener.setblocking(False)
-        server = await asyncio.start_server(self._pass_on, sock=listener, backlog=BACKLOG)
-        self._status = "serving"
-        _say("accepting")
-        ending = asyncio.create_task(self._told.wait())
-        await streams.first_of(ending, self._ended)
-        ending.cancel()
-        server.close()
+        with socket.socket(fileno=int(os.environ["ORG_LISTEN_FD"])) as listener:
+            listener.setblocking(False)
+            intake = Intake(listener, self._pass_on)
+            intake.begin()
+            self._status = "serving"
+            _say("accepting")
+            ending = asyncio.create_task(self._told.wait())
+            await streams.first_of(ending, self._ended)
+            ending.cancel()
+            intake.end()
         self._status = "draining"
         _say("draining")
-        if self._connections and not self._ended.done():
-            await asyncio.wait(self._connections, timeout=max(0.0, self._spec["drain_s"] - _MARGIN_S))
-        for connection in list(self._connections):
+        if intake.handled:
+            limit = _ENDS_S if self._ended.done() else max(0.0, self._spec["drain_s"] - _MARGIN_S)
+            await asyncio.wait(intake.handled, timeout=limit)
+        for connection in intake.handled:
             connection.cancel()
+        if intake.handled:
+            await asyncio.wait(intake.handled)
 
     async def _say_health(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -140,23 +145,30 @@ class Splice:
 
     # -- connections
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            theirs, ours = await asyncio.open_connection(HOST, self._port)
+    async def _pass_on(self, client: socket.socket) -> None:
+        with suppress(OSError):  # the program takes no connection, or the client has left
+            reader, writer = await asyncio.open_connection(sock=client)
             try:
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(_copy(reader, ours))
-                    both.create_task(_copy(theirs, writer))
+                await self._join(reader, writer)
+                writer.close()
+                await writer.wait_closed()  # when the client has all that the program said
             finally:
-                ours.close()
-        except OSError:
-            return  # the program takes no connection: the client sees its own end
+                writer.transport.abort()
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what either side says, until the program has said all, and a little longer: that the
+        client keeps its own side open does not make a connection last."""
+        theirs, ours = await asyncio.open_connection(HOST, self._port)
+        there = asyncio.create_task(_copy(reader, ours))
+        back = asyncio.create_task(_copy(theirs, writer))
+        try:
+            await asyncio.wait({back})
+            await streams.first_of(there, self._ended, seconds=_LINGER_S)
         finally:
-            writer.close()
-            self._connections.discard(task)
+            there.cancel()
+            back.cancel()
+            await asyncio.wait({there, back})
+            ours.close()
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
