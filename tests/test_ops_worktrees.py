@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ops_kit import Shop
 from org.ops import worktrees
+from org.ops.git import Git
+from org.ops.worktrees import Differences
 
 
 @pytest.fixture
@@ -49,6 +54,113 @@ def test_one_is_made_once(shop: Shop) -> None:
     with shop.program.hold("test") as git:
         assert worktrees.ensure(shop.layout, git, commit) == folder
     assert folder.stat().st_ino == before
+
+
+def rewrite(folder: Path) -> None:
+    (folder / "a").write_text("changed")
+
+
+def keep_times(folder: Path) -> None:
+    before = (folder / "menu.txt").stat()
+    (folder / "menu.txt").write_text("pie\n")
+    os.utime(folder / "menu.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def close(folder: Path) -> None:
+    shutil.rmtree(folder / "deep")
+    (folder / "deep").write_text("")
+
+
+def lead_away(folder: Path) -> None:
+    folder.rename(folder.with_name("away"))
+    folder.symlink_to("away")
+
+
+def hide(folder: Path) -> None:
+    (folder / "deep" / ".git").mkdir()
+    (folder / "deep" / ".git" / "config").write_text("")
+
+
+def flatten(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+TAMPERINGS: list[Callable[[Path], object]] = [
+    rewrite,
+    keep_times,
+    close,
+    lead_away,
+    lambda folder: (folder / "menu.txt").unlink(),
+    lambda folder: (folder / "menu.txt").chmod(0o755),
+    lambda folder: (folder / "deep" / "extra").write_text(""),
+    hide,
+    lambda folder: (folder / ".gitattributes").write_text("* -diff"),
+    lambda folder: (folder / "deep" / "link").symlink_to("/"),
+    lambda folder: os.mkfifo(folder / "pipe"),
+    flatten,
+]
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS)
+def test_what_somebody_has_changed_is_made_anew(shop: Shop, tamper: Callable[[Path], object]) -> None:
+    (commit,) = make(shop, 1)
+    folder = shop.layout.worktree(commit)
+    before = {path: path.lstat().st_mode for path in folder.rglob("*")}
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o755)
+    (folder / "a").chmod(0o644)
+    (folder / "menu.txt").chmod(0o644)
+    tamper(folder)
+    with shop.program.hold("test") as git:
+        assert worktrees.ensure(shop.layout, git, commit) == folder
+        assert worktrees.compare(shop.layout, git, commit) == Differences()
+    assert not folder.is_symlink()
+    assert {path: path.lstat().st_mode for path in folder.rglob("*")} == before
+    assert (folder / "menu.txt").read_text() == "tea\n"
+
+
+def test_it_is_said_what_was_changed(shop: Shop) -> None:
+    (commit,) = make(shop, 1)
+    folder = shop.layout.worktree(commit)
+    folder.chmod(0o755)
+    (folder / "menu.txt").unlink()
+    (folder / "new").write_text("")
+    with shop.program.hold("test") as git:
+        assert worktrees.compare(shop.layout, git, commit) == Differences(("menu.txt",), ("new",))
+
+
+def test_what_cannot_be_read_is_changed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    (commit,) = make(shop, 1)
+    ask = Git.ask
+
+    def refused(git: Git, *words: str, **more: Any) -> tuple[int, str]:
+        return (128, "") if words[0] == "diff" else ask(git, *words, **more)
+
+    with shop.program.hold("test") as git, monkeypatch.context() as patch:
+        patch.setattr(Git, "ask", refused)
+        assert worktrees.compare(shop.layout, git, commit).changed == (".",)
+
+
+def test_what_runs_among_changed_files_keeps_them(shop: Shop) -> None:
+    (commit,) = make(shop, 1)
+    folder = shop.layout.worktree(commit)
+    (folder / "deep").chmod(0o755)
+    (folder / "deep" / "note").write_text("mine")
+    process = subprocess.Popen(["sleep", "600"], cwd=folder / "deep")
+    try:
+        with shop.program.hold("test") as git:
+            worktrees.ensure(shop.layout, git, commit)
+            assert not (folder / "deep" / "note").exists()
+            assert Path(f"/proc/{process.pid}/cwd/note").read_text() == "mine"
+            assert worktrees.prune(shop.layout, (commit,)) == []
+    finally:
+        process.kill()
+        process.wait()
+    with shop.program.hold("test"):
+        (gone,) = worktrees.prune(shop.layout, (commit,))
+    assert gone.startswith(commit)
+    assert there(shop) == {commit}
 
 
 def test_what_a_killed_one_was_making_is_made_anew(shop: Shop) -> None:
