@@ -233,6 +233,56 @@ async def test_a_post_over_an_old_connection_is_taken(start: Start, listener: so
         assert (said.status, said.headers["connection"]) == (202, "close")
 
 
+async def test_a_room_is_opened_over_an_old_connection(start: Start, listener: socket.socket) -> None:
+    """The one before had not opened the room; what it is told while it drains is handed on in the journal."""
+    port = port_of(listener)
+    first = await start(KEEP_ALIVE_S="0.1").start()
+    assert (await ask(port, "POST", "/rooms", {"id": "main"})).status == 201
+    first.popen.send_signal(signal.SIGTERM)
+    assert await first.exit_code() == 0
+    old = await start(KEEP_ALIVE_S="3").start()
+    async with await Client.connect(port) as client:
+        await client.ask("GET", "/health")
+        await start().start()
+        old.popen.send_signal(signal.SIGTERM)
+        assert await old.said() == "draining"
+        said = await client.ask("POST", "/rooms/main/messages", {"text": "still there?"})
+        assert (said.status, said.headers["connection"]) == (202, "close")
+    said = await ask(port, "POST", "/rooms/main/messages", {"text": "and now?"})
+    assert said.status == 202
+    events = (await ask(port, "GET", "/rooms/main/transcript")).json["events"]
+    contents = [event["message"]["content"] for event in events if event["type"] == "posted"]
+    assert contents[:3] == ["still there?", "heard: still there?", "and now?"]
+
+
+async def test_a_room_is_made_over_an_old_connection(start: Start, listener: socket.socket) -> None:
+    port = port_of(listener)
+    old = await start(KEEP_ALIVE_S="3").start()
+    async with await Client.connect(port) as client:
+        await client.ask("GET", "/health")
+        old.popen.send_signal(signal.SIGTERM)
+        assert await old.said() == "draining"
+        assert (await client.ask("POST", "/rooms", {"id": "main"})).status == 201
+    assert await old.exit_code() == 0
+    await start().start()
+    assert (await ask(port, "POST", "/rooms/main/messages", {"text": "hello"})).status == 202
+
+
+async def test_a_room_that_the_next_one_has_is_its(start: Start, listener: socket.socket) -> None:
+    """Nobody writes a journal that another writes: who asks the old one is told to ask again."""
+    port = port_of(listener)
+    old = await start(KEEP_ALIVE_S="1").start()
+    async with await Client.connect(port) as client:
+        await client.ask("GET", "/health")
+        await start().start()
+        old.popen.send_signal(signal.SIGTERM)
+        assert await old.said() == "draining"
+        assert (await ask(port, "POST", "/rooms", {"id": "main"})).status == 201
+        said = await client.ask("POST", "/rooms/main/messages", {"text": "hello"})
+        assert (said.status, said.error) == (503, "this server has let go of the room")
+        assert (said.headers["retry-after"], said.headers["connection"]) == ("1", "close")
+
+
 async def talk(port: int) -> None:
     """Have a participant begin to speak."""
     async with await Client.connect(port) as client, await Client.connect(port) as reader:

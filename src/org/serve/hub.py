@@ -53,6 +53,7 @@ class Hub:
     ) -> None:
         self.settings = settings
         self.draining = False
+        self._closing = False
         self._opening = opening or Opening()
         self._open_room = open_room
         self._patience_s = patience_s
@@ -104,13 +105,15 @@ class Hub:
         return served
 
     async def _open(self, served: Served) -> None:
-        """Open it; a room that another process holds is waited for."""
+        """Open it; a room that another process holds is waited for, until we let go of all rooms."""
         patience = asyncio.get_running_loop().time() + self._patience_s
         while True:
             opening = replace(self._opening, room=served.id, resume=True, ask=served.asking)
             try:
                 await served.open(self._open_room(self.settings, opening), self._observers(served.id))
             except Busy:
+                if self._closing:
+                    raise let_go() from None
                 if asyncio.get_running_loop().time() >= patience:
                     raise
                 await asyncio.sleep(RETRY_S)
@@ -162,7 +165,8 @@ class Hub:
         return holder(room_folder(rooms_of(self.settings), room_id))
 
     def drain(self) -> None:
-        """End the event streams, with their last ids; their readers go on elsewhere."""
+        """End the event streams, with their last ids; their readers go on elsewhere. What comes over the
+        connections that are left is done as before: rooms are opened for it, if nobody else has them."""
         self.draining = True
         for served in self._rooms.values():
             served.stream.end()
@@ -170,13 +174,13 @@ class Hub:
     async def close(self, deadline_s: float) -> None:
         """Let go of all rooms, each as soon as its exchange is over; after the deadline that is
         interrupted, and what was said so far is kept."""
-        self.draining = True
+        self.draining = self._closing = True
         await asyncio.gather(*(served.close(deadline_s) for served in self._rooms.values()))
 
     async def _make_room(self) -> None:
         """Let go of the room that was idle for longest, when many are open. Raises `Refusal` when all of
-        them are in use, or the server is about to end."""
-        if self.draining:
+        them are in use, or all are being let go of."""
+        if self._closing:
             raise let_go()
         opened = [served for served in self._rooms.values() if served.session is not None]
         if len(opened) < MAX_OPEN:

@@ -136,8 +136,10 @@ class Served:
     async def open(
         self, opening: AbstractAsyncContextManager[Session], observers: Sequence[Observer]
     ) -> None:
-        """Open it, unless it is open. Raises what `open_session` raises."""
+        """Open it, unless it is open. Raises what `open_session` raises, or `Refusal` when it was closed."""
         async with self._lock:
+            if self._closed:
+                raise let_go()
             if self.session is None:
                 self._enter(await self._closing.enter_async_context(opening), observers)
 
