@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -41,6 +42,51 @@ async def test_one_that_ends_by_itself_is_started_again_some_times(tmp_path: Pat
             assert tried.crashes == MOST_STARTS
             assert not await tried.revive()
             await tried.stop()
+
+
+@pytest.mark.parametrize("settings", [None, "nonsense = [", "[generation]\nstart = 1"])
+async def test_one_that_spoils_how_it_is_started_does_not_start(tmp_path: Path, settings: str | None) -> None:
+    bakery = Bakery(tmp_path)
+    tried = side(bakery, "crash")
+    folder = bakery.layout.worktree(tried.commit)
+    with environment(bakery.env):
+        async with arena(bakery.layout):
+            await tried.start()
+            folder.chmod(0o755)
+            (folder / "org.toml").unlink()
+            if settings is not None:
+                (folder / "org.toml").write_text(settings)
+            ask.put(tried.door, "double 2", seed=1, seconds=20)
+            await tried.gone()
+            assert not await tried.revive()
+            with pytest.raises(EnvironmentProblem, match="cannot be started from its files"):
+                await tried.run(["true"], {}, 20)
+            tests = await gates.test(tried, tried, Rules(tests=("true", "{report}")))
+            assert not tests.passed
+
+
+async def test_nothing_says_that_it_is_tried(tmp_path: Path) -> None:
+    """Its environment is as that of a candidate which is served, but for its places; all sides' are alike."""
+    bakery = Bakery(tmp_path)
+    candidate = side(bakery)
+    folder = bakery.layout.worktree(candidate.commit)
+    current = Side(bakery.layout, "current", candidate.commit, folder, Ask())
+    seen = []
+    with environment(bakery.env):
+        async with arena(bakery.layout):
+            for tried in (current, candidate):
+                ended = await tried.run(["sh", "-c", "env -0 > $XDG_STATE_HOME/seen"], {}, 20)
+                assert ended is not None
+                text = (tried.home / "seen").read_text()
+                seen.append(dict(line.split("=", 1) for line in text.split("\0") if line))
+    assert len({given["XDG_STATE_HOME"] for given in seen}) == 2
+    for given in seen:
+        state = Path(given["XDG_STATE_HOME"])
+        assert state.name == bakery.layout.candidate_home.name
+        assert state.parents[2] == bakery.layout.root
+        said = "\n".join(f"{name}={value}" for name, value in given.items()).replace(str(bakery.folder), "")
+        assert not re.search("fitness|candidate|current|judge|gate|trial|test", said, re.IGNORECASE)
+    assert seen[0].keys() == seen[1].keys()
 
 
 async def test_what_is_left_of_it_is_removed(tmp_path: Path) -> None:

@@ -142,9 +142,19 @@ def test_a_completion() -> None:
     assert (reply.kind, reply.text, reply.tokens, reply.seconds) == ("answered", "42", 17, 0.5)
 
 
-@pytest.mark.parametrize("tokens", [None, "many", True, -1, float("nan"), float("inf"), [1]])
+@pytest.mark.parametrize("tokens", [None, "many", True, -1, float("nan"), float("inf"), [1], 10**400, 10**12])
 def test_odd_counts_are_none(tokens: object) -> None:
     assert read(200, completion("42", tokens), 0).tokens is None
+
+
+def test_what_it_says_can_be_written_and_shown() -> None:
+    said = b'{"choices": [{"message": {"content": "a\\ud800\\nb", "reasoning_content": "\\udc80"}}]}'
+    reply = read(200, said, 0)
+    assert (reply.text, reply.thoughts) == ("a?\nb", "?")
+    reply = read(500, b'{"error": {"message": "\\ud800\\u001b[2Jsorry\\n\\u2713 all is well"}}', 0)
+    assert reply.why == "status 500:   [2Jsorry ✓ all is well"
+    with listening(saying(b"\x1b[2J\xff\r\n\r\n")) as door:
+        assert put(door, "hi", seed=1, seconds=20).why.isprintable()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from fitness_kit import Bakery, parsed
 from org.errors import ExitCode
 from org.ops.fitness.arena import place_of
-from org.ops.fitness.compare import Compared, Made, html, lines
+from org.ops.fitness.compare import Compared, Made, calls_in, html, lines
 
 CALLS = ("sh `ls -la`", "sh `python build.py` (+3 lines)")
 BOTH = Compared(
@@ -52,6 +53,20 @@ def test_one_after_the_other() -> None:
     assert not any("│" in line or "\x1b" in line for line in shown)
 
 
+def test_calls_are_found_whatever_is_around_them() -> None:
+    thoughts = "hm [a `b]\ncoder: [sh `ls -l`]\n\n[python `x[1]`` (+3 lines)]\n[sh `ls`] and so on\n[sh ls]"
+    assert list(calls_in(thoughts)) == ["sh `ls -l`", "python `x[1]`` (+3 lines)"]
+    assert list(calls_in("[a `" * 200_000)) == []
+    assert list(calls_in("[a `] (+1" * 200_000)) == []
+
+
+def test_no_more_is_shown_than_anybody_reads() -> None:
+    long = replace(BOTH, sides=tuple(replace(made, text="w" * (3 << 20)) for made in BOTH.sides))
+    assert len(list(lines(long, 40))) < 1000
+    assert "… and 3125728 characters more" in html(long)
+    assert len(html(long)) < 100_000
+
+
 def test_as_a_page() -> None:
     words = parsed(html(BOTH)).words
     assert "why <is> that?" in words
@@ -80,12 +95,24 @@ def test_both_are_asked(bakery: Bakery, tmp_path: Path) -> None:
     assert list(place_of(bakery.layout).root.glob("*/run/*.keeper")) == []
 
 
-def test_one_that_does_not_start_is_named(bakery: Bakery) -> None:
+def test_who_does_not_start_is_shown_beside_who_answers(bakery: Bakery) -> None:
     bakery.change({"mode": "dead"})
-    done = bakery.org("compare", "hello")
-    assert done.returncode == ExitCode.ENVIRONMENT
-    assert "candidate: " in done.stderr
-    assert "the oven is cold" in done.stderr
+    done = bakery.org("compare", "double 21", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["code"], told["reason"]) == (1, 1, "unanswered")
+    assert (told["current"]["text"], told["current"]["error"]) == ("42", "")
+    assert "the oven is cold" in told["candidate"]["error"]
+    shown = bakery.org("compare", "double 21", COLUMNS="60").stdout
+    assert "42" in shown.splitlines()
+    assert "the oven is cold" in shown
+
+
+def test_who_does_not_answer_is_a_failure(bakery: Bakery, tmp_path: Path) -> None:
+    bakery.change({"mode": "endpoint"})
+    done = bakery.org("compare", "double 21 \udcff", "--report", str(tmp_path / "out.html"))
+    assert done.returncode == ExitCode.FAILED
+    assert "the model server is down" in done.stdout
+    assert "double 21 ?" in parsed((tmp_path / "out.html").read_text()).words
 
 
 def test_there_has_to_be_a_candidate(bakery: Bakery) -> None:

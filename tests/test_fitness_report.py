@@ -151,6 +151,10 @@ def test_another_suite_or_model_begins_anew() -> None:
         ('<s><testcase name="b"><failure/></testcase><testcase name="c"/></s>', {"::c"}),
         ('<s><testcase name="b"><skipped/></testcase><testcase name="b"><error/></testcase></s>', set()),
         ('<s><testcase name="b"/><testcase name="b"><failure/></testcase></s>', set()),
+        ('<?xml version="1.0" encoding="foo"?><s><testcase name="b"/></s>', set()),
+        ('<?xml version="1.0" encoding="shift_jis"?><s><testcase name="b"/></s>', set()),
+        ('<?xml version="1.0" encoding="utf-16"?><s><testcase name="b"/></s>', set()),
+        ("<a>" * 100_000, set()),
     ],
 )
 def test_who_passed(text: str, names: set[str]) -> None:
@@ -187,6 +191,8 @@ def test_what_is_not_said_is_usual() -> None:
         ("[generation]\nprotected = 'x'", "protected .* list of texts"),
         ("[generation]\ntests = 'pytest'", "tests .* JUnit"),
         ("[generation]\ntests = '\"'", "tests .* no closing quotation"),
+        (f"[generation]\nwatch = {'1' * 5000}", "no TOML"),
+        (f"[generation]\nwatch = {'[' * 5000}{']' * 5000}", "nested too deeply"),
     ],
 )
 def test_what_is_off_is_said_in_a_line(text: str, said: str) -> None:

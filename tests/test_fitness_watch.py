@@ -55,6 +55,12 @@ def test_counters_are_read_and_compared() -> None:
         'answers_more{status="500"} 50\nother 5\nanswers{status="500"} NaN\n'
     )
     assert vitals.answers(text, "answers") == Answers(100, 10)
+    written = (
+        'answers{status="200"} 1e+06\nanswers{status="500",path="a} b\\"{"} 2.5e1 1700000000000\n'
+        'answers{path="status=\\"500",old_status="500"} +3\nanswers{status="500"} -1\n'
+        'answers{status="500"} +Inf\nanswers{status="500\n'
+    )
+    assert vitals.answers(written, "answers") == Answers(1_000_028, 25)
     assert since(Answers(100, 10), Answers(40, 9)) == Answers(60, 1)
     assert since(Answers(5, 1), Answers(40, 9)) == Answers(5, 1)
 

@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
-from org.errors import Conflict, ExitCode, OrgError, UsageError
+from org.errors import Conflict, EnvironmentProblem, ExitCode, OrgError, UsageError
 from org.ops import place, plain
 
 JSON_VERSION = 1
@@ -64,6 +65,14 @@ def show(text: str) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(text))
     sys.stdout.flush()
+
+
+def write(path: str, text: str) -> None:
+    """Write a page of ours to the file that somebody named."""
+    try:
+        Path(path).write_bytes(plain.text(text).encode())
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", "name another file") from error
 
 
 def give_error(error: OrgError) -> int:

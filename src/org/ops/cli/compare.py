@@ -7,9 +7,9 @@ import os
 import shutil
 from pathlib import Path
 
-from org.errors import EnvironmentProblem
-from org.ops import candidate, merges, program, sync
-from org.ops.cli.answer import Answer, Parser, add_json, give
+from org.errors import ExitCode
+from org.ops import candidate, merges, place, program, sync
+from org.ops.cli.answer import Answer, Parser, add_json, give, write
 from org.ops.fitness import compare
 from org.ops.program import Program
 
@@ -18,7 +18,8 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="org compare",
         description="Start main and the candidate aside, say the same to both in rooms that are forgotten,"
-        " and show what each answers, which tools it calls, and what that costs.",
+        " and show what each answers, which tools it calls, and what that costs. Ends with 0 when both have"
+        " answered, 1 when one has not.",
     )
     made.add_argument("message", metavar="MESSAGE", help="what both are told")
     made.add_argument(
@@ -49,10 +50,8 @@ def _compare(here: Program, message: str, branch: str, seconds: float, page: str
     found = compare.compare(here, gate, message, seconds)
     notes: tuple[str, ...] = ()
     if page:
-        try:
-            Path(page).write_text(compare.html(found), encoding="utf-8")
-        except OSError as error:
-            raise EnvironmentProblem(f"cannot write {page}: {error.strerror}", "name another file") from error
-        notes = (f"written: {page}",)
+        write(page, compare.html(found))
+        notes = (f"written: {place.called(page)}",)
+    reason, code = ("compared", ExitCode.DONE) if found.both_answered else ("unanswered", ExitCode.FAILED)
     width = shutil.get_terminal_size().columns
-    return Answer("compared", tuple(compare.lines(found, width)), notes, found.details)
+    return Answer(reason, tuple(compare.lines(found, width)), notes, found.details, code)

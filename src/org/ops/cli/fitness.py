@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from org.errors import EnvironmentProblem, ExitCode
-from org.ops import candidate, merges, place, program, steps, sync, verdicts
-from org.ops.cli.answer import Answer, Parser, add_json, give
+from org.errors import ExitCode
+from org.ops import candidate, merges, place, plain, program, steps, sync, verdicts
+from org.ops.cli.answer import Answer, Parser, add_json, give, write
 from org.ops.control import swap
 from org.ops.fitness import case, inputs, judge, plot, report
 from org.ops.fitness.case import Wish
@@ -70,9 +70,10 @@ def _fitness(here: Program, branch: str, wish: Wish, again: bool, page: str) -> 
         with case.patiently(here, "fitness") as git:
             verdict = verdicts.record(git, gate.merge, found)
     if page:
-        _write(Path(page), report.html(verdict))
+        write(page, report.html(verdict))
     code = _CODES[str(verdict["verdict"])]
-    return Answer(str(verdict["verdict"]), tuple(_lines(verdict, page)), notes, dict(verdict), code)
+    lines = tuple(map(plain.line, _lines(verdict, page)))  # a candidate's words are in them
+    return Answer(str(verdict["verdict"]), lines, notes, dict(verdict), code)
 
 
 def _gate(here: Program, branch: str, wish: Wish) -> tuple[Gate, dict[str, Any] | None]:
@@ -116,10 +117,3 @@ def _self_test(here: Program, wish: Wish) -> Answer:
     )
     details = {"main": read.main, "mean": band.mean, "spread": band.spread, "pairs": len(twin.counted)}
     return Answer("believable", lines, (), details)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", "name another file") from error

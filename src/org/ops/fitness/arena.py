@@ -2,13 +2,15 @@
 is, on a port that nobody else knows.
 
 Neither what is served nor the candidate that somebody has started takes part. Both sides of a comparison
-are started alike, so that nothing but their commits tells them apart.
+are started alike, so that nothing but their commits tells them apart, and nothing that they are given says
+that they are tried: their places have names that say nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from org.errors import EnvironmentProblem
+from org.errors import ConfigError, EnvironmentProblem
 from org.ops import family, streams
 from org.ops.fitness.ask import Door
 from org.ops.fitness.rules import Ask
@@ -34,7 +36,7 @@ _MOST_TOKEN = 4096
 
 def place_of(layout: Layout) -> Layout:
     """The folder of all that is tried of a program; its lock says that somebody tries."""
-    return Layout(layout.root / "fitness")
+    return Layout(layout.root / "aside")
 
 
 class Side:
@@ -45,7 +47,7 @@ class Side:
         self.commit = commit
         self.crashes = 0
         self._program = program
-        self._place = Layout(place_of(program).root / name)
+        self._place = Layout(place_of(program).root / secrets.token_hex(4))
         self._folder = folder
         self._ask = ask
         self._port = 0
@@ -59,7 +61,8 @@ class Side:
 
     @property
     def log(self) -> Path:
-        return self._place.log("candidate")
+        """What it says. What was said before, by whoever had its name, is there too."""
+        return place_of(self._program).root / f"{self.name}.log"
 
     @property
     def drain_s(self) -> float:
@@ -87,7 +90,7 @@ class Side:
 
     async def start(self) -> None:
         """Start it, and wait until it names its commit and takes connections. Raises `EnvironmentProblem`
-        with its last words, `ConfigError` when its files do not say how to start."""
+        with its last words."""
         await self._open(self._planned())
         assert self._generation is not None
         plan, new = self._generation.plan, self._generation
@@ -117,7 +120,8 @@ class Side:
         return True
 
     async def run(self, argv: Sequence[str], env: Mapping[str, str], seconds: float) -> Ended | None:
-        """Run a command among its files instead of it; None when it had to be ended."""
+        """Run a command among its files instead of it; None when it had to be ended. Raises
+        `EnvironmentProblem`."""
         plan = self._planned()
         await self._open(replace(plan, argv=tuple(argv), more={**plan.more, **env}, speaks=False))
         assert self._generation is not None
@@ -158,14 +162,20 @@ class Side:
     # -- how it is started
 
     def _planned(self) -> Plan:
-        """As a candidate is started, in a place of its own."""
+        """As a candidate is started, in a place of its own. Raises `EnvironmentProblem`, also when its files
+        do not say how: it may have removed them."""
         account_of_candidate(self._program, self._folder)  # opens the way to the files
         self._place.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.geteuid() == 0:  # whoever it runs as has to get to its home
             place_of(self._program).root.chmod(0o711)
         given = environment(os.environ, "candidate")
-        plan = make_plan(self._place, "candidate", self.commit, self._folder, given)
-        self._plan = replace(plan, lasts=False)
+        try:
+            plan = make_plan(self._place, "candidate", self.commit, self._folder, given)
+        except ConfigError as error:
+            raise EnvironmentProblem(
+                f"{self.commit[:12]} cannot be started from its files: {error.message}", error.hint
+            ) from None
+        self._plan = replace(plan, log=str(self.log), lasts=False)
         return self._plan
 
     async def _open(self, plan: Plan) -> None:
@@ -227,5 +237,5 @@ async def _end_leftovers(layout: Layout) -> None:
             generation.leave()
             listener.close()
         door.unlink(missing_ok=True)
-    for home in place.glob("*/candidate-home"):
-        shutil.rmtree(home, ignore_errors=True)
+    for folder in place.glob("*/"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,10 +1,12 @@
-"""One question to one generation, over HTTP, within a time that nothing it does can stretch."""
+"""One question to one generation, over HTTP, within a time that nothing it does can stretch.
+
+What it says is cleaned here, once: what comes from here can be counted, written to a file and shown.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
-import math
 import socket
 import threading
 import time
@@ -13,11 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from org.ops import plain
 from org.ops.fitness.rules import Ask
 from org.ops.listener import HOST
 
 MOST_BYTES = 4 << 20
 """A longer answer is none."""
+MOST_TOKENS = 10**9
+"""Of one answer; who says more says nothing."""
 _NO_ENDPOINT = frozenset({502, 503})
 _SHOWN = 200
 
@@ -61,7 +66,7 @@ def put(door: Door, prompt: str, *, seed: int, seconds: float, system: str = "",
     except Late:
         return Reply("late", time.monotonic() - began, why=f"no answer within {seconds:g} s")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return Reply("broken", time.monotonic() - began, why=f"{type(error).__name__}: {error}"[:_SHOWN])
+        return Reply("broken", time.monotonic() - began, why=_line(f"{type(error).__name__}: {error}"))
     return read(status, data, time.monotonic() - began)
 
 
@@ -74,7 +79,7 @@ def read(status: int, data: bytes, seconds: float) -> Reply:
     if status != 200:
         error = said.get("error") if isinstance(said, dict) else None
         why = str(error.get("message", "")) if isinstance(error, dict) else ""
-        told = f"status {status}: {why}"[:_SHOWN]
+        told = _line(f"status {status}: {why}")
         kind: Kind = "endpoint" if status in _NO_ENDPOINT and isinstance(error, dict) else "broken"
         return Reply(kind, seconds, why=told)
     try:
@@ -84,7 +89,11 @@ def read(status: int, data: bytes, seconds: float) -> Reply:
         text, thoughts = None, ""
     if not isinstance(text, str) or not isinstance(thoughts, str):
         return Reply("broken", seconds, why="status 200, and no completion")
-    return Reply("answered", seconds, text, thoughts, _tokens(said))
+    return Reply("answered", seconds, plain.text(text), plain.text(thoughts), _tokens(said))
+
+
+def _line(text: str) -> str:
+    return plain.line(text[:_SHOWN])
 
 
 def _tokens(said: Mapping[str, Any]) -> int | None:
@@ -92,7 +101,7 @@ def _tokens(said: Mapping[str, Any]) -> int | None:
     found = usage.get("total_tokens") if isinstance(usage, dict) else None
     if isinstance(found, bool) or not isinstance(found, int | float):
         return None
-    return int(found) if math.isfinite(found) and found >= 0 else None
+    return int(found) if 0 <= found <= MOST_TOKENS else None
 
 
 def request(

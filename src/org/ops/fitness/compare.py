@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from html import escape
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 from org.errors import EnvironmentProblem
-from org.ops import worktrees
+from org.ops import plain, worktrees
 from org.ops.fitness import ask, inputs, page
 from org.ops.fitness import case as cases
 from org.ops.fitness.arena import Side, arena, place_of
@@ -25,7 +25,11 @@ from org.ops.program import Program
 
 WIDE = 100
 """From so many columns on, the two stand side by side."""
-_CALL = re.compile(r"\[(\w+ `[^\n]*`(?: \(\+\d+ lines\))?)\]")
+_CALL_BEGINS = re.compile(r"\[(?=\w+ `)")
+_CALL_ENDS = re.compile(r"`(?: \(\+\d+ lines\))?\]$")
+_MOST_CALLS = 100
+_MOST_SHOWN = 20_000
+"""Characters of an answer."""
 _GAP = " │ "
 
 
@@ -49,6 +53,10 @@ class Compared:
     sides: tuple[Made, ...]
 
     @property
+    def both_answered(self) -> bool:
+        return not any(made.error for made in self.sides)
+
+    @property
     def details(self) -> Mapping[str, Any]:
         return {
             "message": self.message,
@@ -58,7 +66,7 @@ class Compared:
 
 
 def compare(program: Program, gate: Gate, message: str, seconds: float) -> Compared:
-    """Ask main and the merge of a gate. Raises `EnvironmentProblem` when one of them does not start."""
+    """Ask main and the merge of a gate. When one of them does not start, the other is asked all the same."""
     with hold(place_of(program.layout), "compare"):
         with cases.patiently(program, "compare") as git:
             cases.trusted(program, git)
@@ -79,21 +87,33 @@ async def _compare(
     program: Program, sides: Sequence[Side], message: str, seed: int, seconds: float
 ) -> Compared:
     async with arena(program.layout), AsyncExitStack() as stack:
+        made: dict[str, Made] = {}
         for side in sides:
             stack.push_async_callback(side.stop)
             try:
                 await side.start()
             except EnvironmentProblem as error:
-                raise EnvironmentProblem(f"{side.name}: {error.message}", error.hint) from None
+                why = f"{error.message}\n{error.hint}"
+                made[side.name] = Made(side.name, side.commit, "", (), 0.0, None, why)
         order = random.sample(sides, len(sides))  # whoever is first may find a cold model
-        made = {side.name: await _made(side, message, seed, seconds) for side in order}
+        for side in order:
+            if side.name not in made:
+                made[side.name] = await _made(side, message, seed, seconds)
     return Compared(message, seed, tuple(made[side.name] for side in sides))
 
 
 async def _made(side: Side, message: str, seed: int, seconds: float) -> Made:
     reply = await asyncio.to_thread(ask.put, side.door, message, seed=seed, seconds=seconds)
-    calls = tuple(_CALL.findall(reply.thoughts))
+    calls = tuple(islice(calls_in(reply.thoughts), _MOST_CALLS))
     return Made(side.name, side.commit, reply.text, calls, round(reply.seconds, 3), reply.tokens, reply.why)
+
+
+def calls_in(thoughts: str) -> Iterator[str]:
+    """The tool calls that it tells of, each at the end of a line, in brackets."""
+    for line in thoughts.splitlines():
+        begin = _CALL_BEGINS.search(line)
+        if begin is not None and _CALL_ENDS.search(line, begin.end()):
+            yield line[begin.end() : -1]
 
 
 # -- how it looks
@@ -111,13 +131,12 @@ def lines(compared: Compared, width: int) -> Iterator[str]:
 
 
 def _block(made: Made, width: int) -> list[str]:
-    said = made.error or made.text or "(nothing)"
     wrapped = [
         line
-        for paragraph in map(_plain, said.splitlines())
+        for paragraph in map(plain.line, _said(made).splitlines())
         for line in textwrap.wrap(paragraph, width, replace_whitespace=False) or [""]
     ]
-    calls = [textwrap.shorten(f"→ {_plain(call)}", width, placeholder="…") for call in made.calls]
+    calls = [textwrap.shorten(f"→ {plain.line(call)}", width, placeholder="…") for call in made.calls]
     return [f"{made.name} {made.commit[:12]}", _cost(made), "─" * width, *calls, *wrapped]
 
 
@@ -127,9 +146,11 @@ def _cost(made: Made) -> str:
     return f"{made.seconds:.1f} s{tokens}{calls}"
 
 
-def _plain(text: str) -> str:
-    """Nothing that drives a terminal: a model, and a candidate, may know how to."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+def _said(made: Made) -> str:
+    """As much of it as anybody reads."""
+    said = made.error or made.text or "(nothing)"
+    more = len(said) - _MOST_SHOWN
+    return f"{said[:_MOST_SHOWN]}\n… and {more} characters more" if more > 0 else said
 
 
 def html(compared: Compared) -> str:
@@ -141,10 +162,9 @@ def html(compared: Compared) -> str:
 
 def _column(made: Made) -> str:
     calls = "".join(f"<li><code>{escape(call)}</code></li>" for call in made.calls)
-    said = escape(made.error or made.text or "(nothing)")
     return (
         f"<section><h2>{made.name} <small>{made.commit[:12]}</small></h2>"
         f'<p class="faint">{_cost(made)}</p>'
         + (f"<ul>{calls}</ul>" if calls else "")
-        + f"<pre>{said}</pre></section>"
+        + f"<pre>{escape(_said(made))}</pre></section>"
     )

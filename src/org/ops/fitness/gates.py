@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+from org.errors import EnvironmentProblem
 from org.ops.fitness import ask
 from org.ops.fitness.arena import Side
 from org.ops.fitness.rules import Rules
@@ -134,7 +135,10 @@ async def _tested(side: Side, rules: Rules) -> set[str]:
     report = side.home / "report.xml"
     places = {"python": sys.executable, "report": str(report)}
     argv = ("env", *(f"--unset={name}" for name in _CONTRACT), *command(rules.tests, places))
-    ended = await side.run(argv, {"PYTHONDONTWRITEBYTECODE": "1"}, rules.budget.seconds)
+    try:
+        ended = await side.run(argv, {"PYTHONDONTWRITEBYTECODE": "1"}, rules.budget.seconds)
+    except EnvironmentProblem:  # what it said goes to its log
+        return set()
     return set() if ended is None else passed(_read(report))
 
 
@@ -151,7 +155,7 @@ def passed(report: bytes) -> set[str]:
     """The tests that a JUnit report says passed, every time it names them."""
     try:
         cases = list(ElementTree.fromstring(report).iter("testcase"))
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, LookupError, ValueError):  # also for an encoding that nobody knows
         return set()
     outcomes: defaultdict[str, set[bool]] = defaultdict(set)
     for case in cases:

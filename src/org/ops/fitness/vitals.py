@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 
 MOST_SILENT = 3
@@ -55,16 +57,30 @@ class Vitals:
         return ""
 
 
+_SAMPLE = re.compile(r'([^\s{]+)\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\}\s+(\S+)')
+"""A name, its labels, whose values may hold anything, and the value; there may be a time behind it."""
+_FAILED = re.compile(r'\bstatus="5')
+
+
 def answers(text: str, counter: str) -> Answers:
     """What a counter with a label `status` says, in the text that Prometheus reads."""
     total = errors = 0
     for line in text.splitlines():
-        name, _, value = line.rpartition(" ")
-        if name.startswith(counter + "{"):
-            count = int(float(value)) if value.replace(".", "", 1).isdigit() else 0
+        found = _SAMPLE.match(line)
+        if found and found[1] == counter:
+            count = _count(found[3])
             total += count
-            errors += count if 'status="5' in name else 0
+            errors += count if _FAILED.search(found[2]) else 0
     return Answers(total, errors)
+
+
+def _count(value: str) -> int:
+    """A value of a counter, which may be written `1e+06`; 0 for what is none."""
+    try:
+        found = float(value)
+    except ValueError:
+        return 0
+    return int(found) if math.isfinite(found) and found > 0 else 0
 
 
 def since(now: Answers, before: Answers) -> Answers:
