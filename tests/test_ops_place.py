@@ -7,8 +7,9 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,27 +17,47 @@ import pytest
 from generation_kit import site
 from ops_kit import Shop
 from org.cli.vm.generation import carried_by, names_of
-from org.errors import ExitCode, UsageError
+from org.errors import Busy, ExitCode, UsageError
 from org.ops import control, family, ours, place
 from org.ops.layout import Layout
 from org.ops.planning import make_plan
+from org.sandbox.vm import layout
 from test_ops_rescue import broken, run
 
 __all__ = ["broken"]
 
 
 @contextmanager
-def machine(shop: Shop, *, listens: bool = True) -> Iterator[None]:
+def machine(shop: Shop, *, listens: bool = True) -> Iterator[Path]:
     """What a machine that is up looks like from outside; nobody answers in it."""
     folder = Path(shop.env["XDG_STATE_HOME"], "org/machines/default")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "image").touch()
     with (folder / "lock").open("w") as lock, socket.socket(socket.AF_UNIX) as door:
         lock.write(str(os.getpid()))
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         if listens:
             door.bind(str(folder / "ctl.sock"))
-        yield
+        yield folder
+
+
+@contextmanager
+def waits(shop: Shop, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """`org WORDS`, as far as that it waits for the machine."""
+    argv = [sys.executable, "-m", "org", *words]
+    with subprocess.Popen(
+        argv,
+        cwd=shop.checkout,
+        env=shop.env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as verb:
+        assert verb.stderr is not None
+        said = verb.stderr.readline()
+        assert said == "org: waiting for the machine `default`, which is starting or ending\n"
+        yield verb
 
 
 @pytest.fixture
@@ -69,10 +90,51 @@ def test_here_is_here_though_one_is_up(shop: Shop) -> None:
         assert shop.org("start", "--here", "current").returncode == ExitCode.USAGE  # it is not trusted
 
 
-def test_one_that_is_not_up_is_not_thought_of(shop: Shop) -> None:
-    with machine(shop, listens=False):
-        assert shop.org("candidate", "edit").returncode == 0
-    assert shop.org("history").stdout == "nothing was promoted yet\n"  # the lock is there, and nobody's
+def test_one_that_is_down_is_not_thought_of(shop: Shop) -> None:
+    with machine(shop):
+        pass  # the lock and the socket are there, and nobody's
+    assert shop.org("candidate", "edit").returncode == 0
+    assert shop.org("history").stdout == "nothing was promoted yet\n"
+
+
+def test_one_that_starts_is_waited_for(shop: Shop) -> None:
+    with machine(shop, listens=False) as folder, waits(shop, "status") as verb:
+        (folder / "ctl.sock").touch()
+        out, err = verb.communicate()
+    assert (verb.returncode, out) == (ExitCode.ENVIRONMENT, "")
+    assert "the machine `default` is not up" in err  # it was asked
+
+
+def test_one_that_ends_is_waited_for(shop: Shop) -> None:
+    assert shop.org("candidate", "edit").returncode == 0
+    with ExitStack() as held:
+        held.enter_context(machine(shop, listens=False))
+        with waits(shop, "history") as verb:
+            held.close()
+            assert verb.communicate() == ("nothing was promoted yet\n", "")
+
+
+def test_one_that_does_not_get_done_with_its_start_is_in_the_way(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "_MOST_WAIT_S", 0.0)
+    with machine(shop, listens=False), pytest.raises(Busy, match="is starting or ending"):
+        place.machine_is_up(shop.env)
+
+
+def test_a_program_that_was_begun_in_one_that_is_down_says_so(shop: Shop) -> None:
+    with machine(shop):
+        pass
+    name = shop.layout.root.name
+    layout.fetched(Path(shop.env["XDG_STATE_HOME"], "org"), "default", f"programs/{name}").mkdir(parents=True)
+    for verb in (["status"], ["recover"], ["start", "current"], ["candidate", "edit"]):
+        done = shop.org(*verb)
+        assert done.returncode == ExitCode.ENVIRONMENT
+        assert done.stderr.startswith("org: the machine `default` is down, and ")
+        assert "`org vm up`" in done.stderr
+    assert shop.org("candidate", "edit", "--here").returncode == 0
+    told = shop.org("status").stdout  # of what was begun here too
+    assert told.startswith("where      on this host, not in the machine `default`\n")
 
 
 @pytest.mark.parametrize("option", ["--foreground", "--systemd", "--tmux"])
@@ -118,16 +180,16 @@ def test_generations_run_as_users_of_the_machine(
     monkeypatch.setattr(
         family, "account_for", lambda paths, name: (us, "") if name == "org" else (None, "no")
     )
-    layout = Layout(tmp_path / "program")
-    folder = layout.worktree("c0ffee")
+    kept = Layout(tmp_path / "program")
+    folder = kept.worktree("c0ffee")
     folder.mkdir(parents=True)
     (folder / "org.toml").write_text('[generation]\nstart = "shop"\ncontract = 1\n')
-    current = make_plan(layout, "current", "c0ffee", folder, {})
+    current = make_plan(kept, "current", "c0ffee", folder, {})
     assert (current.uid, current.more) == (
         us.uid,
         {"HOME": "/home/org", "XDG_STATE_HOME": "/home/org/.local/state"},
     )
-    candidate = make_plan(layout, "candidate", "c0ffee", folder, {})
+    candidate = make_plan(kept, "candidate", "c0ffee", folder, {})
     assert (candidate.uid, candidate.shared, candidate.more["ORG_SANDBOX"]) == (-1, "no", "local")
 
 

@@ -10,36 +10,33 @@ import fcntl
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from org.errors import UsageError
+from org.errors import Busy, UsageError
 from org.ops import ours
 from org.ops.layout import state_folder
+from org.ops.waiting import waiting
 
 OUTSIDE = "ORG_OUTSIDE"
 """JSON in the environment: `ports` of the machine and where they are on its host, `files` in it and where
 they are to be there, and `pull`, what is typed there to get main."""
 _GUEST = Path("/run/org-guest")
 _ONLY_HERE = ("foreground", "systemd", "tmux")
+_MOST_WAIT_S = 300.0
 
 
-def act(name: str, verb: ModuleType, words: list[str]) -> int:
-    """Carry a verb, a module of `org.ops.cli`, out where it belongs; gives its exit code, or becomes the
-    process that does."""
-    args = verb.parser().parse_args(words)
-    if not getattr(args, "here", False) and not in_guest() and machine_is_up(os.environ):
-        for option in _ONLY_HERE:
-            if getattr(args, option, False):
-                raise UsageError(
-                    f"`--{option}` is of this host, and a machine is up", f"`org {name} --here …` acts here"
-                )
-        _become("vm", "generation", name, *words)
-    code: int = verb.run(words)
-    return code
+def act_there(name: str, args: Namespace, words: list[str]) -> NoReturn:
+    """Become the process that carries a verb out in the machine, which is up."""
+    for option in _ONLY_HERE:
+        if getattr(args, option, False):
+            raise UsageError(
+                f"`--{option}` is of this host, and a machine is up", f"`org {name} --here …` acts here"
+            )
+    _become("vm", "generation", name, *words)
 
 
 def _become(*words: str) -> NoReturn:
@@ -66,19 +63,54 @@ def outlive_the_verb(kin: int) -> None:
 
 
 def machine_is_up(env: Mapping[str, str]) -> bool:
-    """Whether the machine that verbs use is up on this host: its process holds the lock and listens."""
-    folder = state_folder(env) / "machines" / "default"
+    """Whether the machine that verbs use is up on this host: its process holds the lock and listens. One
+    that is starting or ending is waited for. Raises `Busy` when that lasts."""
+    folder = _machine(env)
+    with waiting("the machine `default`, which is starting or ending", _MOST_WAIT_S) as look:
+        while _is_held(folder / "lock"):
+            if (folder / "ctl.sock").exists():
+                return True
+            if not look():
+                raise Busy(
+                    "the machine `default` is starting or ending, and does not get done with it",
+                    "`org vm status` says more; `--here` after the verb acts on this host",
+                )
+    return False
+
+
+def _is_held(path: Path) -> bool:
     try:
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return (folder / "ctl.sock").exists()
+        return True
     finally:
         os.close(lock)
     return False
+
+
+def has_machine(env: Mapping[str, str]) -> bool:
+    """Whether there is such a machine on this host, up or down."""
+    return (_machine(env) / "image").exists()
+
+
+def was_given(env: Mapping[str, str], program: str) -> bool:
+    """Whether the machine was given the program whose folder is called so."""
+    return (state_folder(env) / "fetched" / "default" / "programs" / f"{program}.git").is_dir()
+
+
+def _machine(env: Mapping[str, str]) -> Path:
+    return state_folder(env) / "machines" / "default"
+
+
+def where(env: Mapping[str, str]) -> str:
+    """The place in words, where there are two that could be meant."""
+    if in_guest():
+        return "in the machine; the addresses are this host's"
+    return "on this host, not in the machine `default`" if has_machine(env) else ""
 
 
 def name() -> str:

@@ -3,10 +3,11 @@ that was asked for. The one boundary of all verbs of generations: whatever the s
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
 
 from org.errors import OrgError
-from org.ops import files, place
+from org.ops import awake, files, place
 from org.ops.cli.answer import give_error, say_error
 
 
@@ -25,8 +26,18 @@ def run(name: str, verb: ModuleType, words: list[str]) -> int:
 
 def _act(name: str, verb: ModuleType, words: list[str]) -> int:
     try:
-        return place.act(name, verb, words)
+        return _carry_out(name, verb, words)
     except BrokenPipeError:  # whoever reads what we write has left
         raise
     except OSError as error:
         raise files.problem(error) from error
+
+
+def _carry_out(name: str, verb: ModuleType, words: list[str]) -> int:
+    args = verb.parser().parse_args(words)
+    if not getattr(args, "here", False) and not place.in_guest():
+        if place.machine_is_up(os.environ):
+            place.act_there(name, args, words)
+        awake.require(os.environ)
+    code: int = verb.run(words)
+    return code

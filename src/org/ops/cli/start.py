@@ -18,8 +18,7 @@ from org.ops.family import ACCOUNT
 from org.ops.git import Git
 from org.ops.layout import Colour
 from org.ops.program import Program
-from org.ops.refs import THEIRS
-from org.ops.settings import Settings
+from org.ops.plan import Times
 from org.ops.supervisor import supervise
 from org.ops.unit import unit
 
@@ -31,7 +30,7 @@ class Wanted:
     commit: str
     folder: Path
     port: int
-    drain_s: float
+    most: Times
     notes: tuple[str, ...]
 
 
@@ -72,15 +71,22 @@ def run(argv: list[str]) -> int:
 
 def _start(here: Program, colour: Colour, branch: str) -> Answer:
     wanted = _prepare(here, colour, branch)
-    told = control.serve(here.layout, colour, wanted.commit, wanted.folder, wanted.port)
+    told = control.serve(here.layout, colour, wanted.commit, wanted.folder, wanted.port, wanted.most)
     word = "is served already" if told["already"] else "is served"
     notes = wanted.notes
     if told.get("old_said_draining") is False:
         notes += ("what was served before did not say that it drains: `org status` shows until when",)
+    if urlsplit(told["url"]).port != wanted.port:
+        notes += (
+            f"`ports` names {wanted.port} now, and what is served keeps its port until it is stopped:"
+            f" `org stop {colour}`, then again",
+        )
     if colour == "candidate":
         notes += (_contained(here, wanted.folder),)
     told |= {"url": place.seen(told["url"])}
     line = f"{colour}: {wanted.commit[:12]} {word} at {told['url']}, pid {told['pid']}"
+    if where := place.where(os.environ):
+        line += f", {where}"
     reason = "serving-already" if told["already"] else "serving"
     return Answer(reason, (line,), notes, told)
 
@@ -97,18 +103,19 @@ def _prepare(here: Program, colour: Colour, branch: str) -> Wanted:
     """The files of what is to be served. Raises `ConfigError` when the program is not trusted."""
     with here.hold("start") as git:
         notes = [sync.begin(here, git)]
-        known, _ = sync.current(git)
-        trust.require(os.environ, here.checkout.folder, _settings_text(git, known.by_name[THEIRS].commit))
         if colour == "current":
             notes.append(_take_in(here, git))
-            known, _ = sync.current(git)
-            commit = known.main.commit
-        else:
+        known, _ = sync.current(git)
+        commit = known.main.commit
+        trust.require_commit(here, git, commit)  # main as it is now: it is what is started, or says how
+        read = settings.read(trust.text_of(git, commit))
+        most = Times()
+        if colour == "candidate":
             commit = known.branch(branch or candidate.branch_of(here)).commit
+            most = Times(read.ready_timeout, read.drain_timeout)
         folder = worktrees.ensure(here.layout, git, commit)
-        read = _settings(git, known.main.commit)
         port = place.ports(read.ports)[colour == "candidate"]
-        return Wanted(commit, folder, port, read.drain_timeout, tuple(filter(None, notes)))
+        return Wanted(commit, folder, port, most, tuple(filter(None, notes)))
 
 
 def _take_in(here: Program, git: Git) -> str:
@@ -120,14 +127,6 @@ def _take_in(here: Program, git: Git) -> str:
         return f"{conflict.message}: yours is not taken in"
 
 
-def _settings(git: Git, commit: str) -> Settings:
-    return settings.read(_settings_text(git, commit))
-
-
-def _settings_text(git: Git, commit: str) -> str:
-    return git.ask("cat-file", "blob", f"{commit}:{settings.FILE}")[1]
-
-
 # -- other ways
 
 
@@ -135,7 +134,7 @@ def _supervise(here: Program, colour: Colour, branch: str) -> int:
     wanted = _prepare(here, colour, branch)
     for note in wanted.notes:
         print(f"org: {note}", file=sys.stderr)
-    first = control.request(colour, wanted.commit, wanted.folder, wanted.port)
+    first = control.request(colour, wanted.commit, wanted.folder, wanted.port, wanted.most)
     asyncio.run(supervise(here.layout, {"shown": True}, first))
     return ExitCode.DONE
 

@@ -38,7 +38,7 @@ def _status(here: Program) -> Answer:
     details: dict[str, object] = {colour: served.get(colour) for colour in ("supervisor", *_COLOURS)}
     details["main"] = {"commit": told.main, "promotes": len(told.standing)}
     details["watch"] = watch = watched.told(here.layout)
-    where = ("where      in the machine; the addresses are this host's",) if place.in_guest() else ()
+    where = tuple(f"where      {words}" for words in (place.where(os.environ),) if words)
     return Answer("told", (*where, *_lines(served, told), *_watched(watch)), (), details)
 
 

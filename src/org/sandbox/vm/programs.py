@@ -72,6 +72,8 @@ class ProgramThere:
         self, repository: Repository, main: str, on_said: Callable[[bytes], None] = lambda line: None
     ) -> None:
         """Make that commit the main of the repository there; nothing is sent when it is."""
+        async with self._held():
+            pass  # by which this host knows that the program is there, also while the machine is down
         async with self._channel() as channel:
             looked = await channel.exec(Command(["sh", "-c", scripts.LOOK, "sh", self.names.repository]))
             _check("look for the program", looked)
