@@ -68,6 +68,10 @@ class Shop:
         self.git("commit", "-q", "-m", message)
         return self.git("rev-parse", "HEAD")
 
+    def literally(self, kind: str, raw: bytes) -> str:
+        """An object in the user's repository as Git itself would not write it."""
+        return literally(self.checkout / ".git", kind, raw)
+
     def org(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """`org WORDS` in the checkout, as a process."""
         return subprocess.run(
@@ -140,6 +144,24 @@ class Shop:
             gate = merges.prepare(git, known, told, branch or candidate.branch_of(self.program))
             verdicts.record(git, gate.merge, PASS)
         return gate
+
+
+def raw_commit(
+    shop: Shop, parents: tuple[str, ...], message: bytes, author: str, committer: str, encoding: str = ""
+) -> str:
+    """A commit in our repository as nobody would write it, with the files of its first parent."""
+    lines = [f"tree {shop.repo.run('rev-parse', f'{parents[0]}^{{tree}}')}"]
+    lines += [f"parent {parent}" for parent in parents]
+    lines += [f"author {author} 5 +0000", f"committer {committer} 5 +0000"]
+    lines += [f"encoding {encoding}"] if encoding else []
+    raw = "\n".join(lines).encode() + b"\n\n" + message
+    return literally(shop.layout.repo, "commit", raw)
+
+
+def literally(folder: Path, kind: str, raw: bytes) -> str:
+    """Make an object in a repository, whatever is in it."""
+    argv = ["git", f"--git-dir={folder}", "hash-object", "-t", kind, "-w", "--stdin", "--literally"]
+    return subprocess.run(argv, input=raw, capture_output=True, check=True).stdout.decode().strip()
 
 
 def put(folder: Path, files: Mapping[str, str]) -> None:

@@ -125,8 +125,10 @@ def test_a_commit_is_of_all_files_and_by_the_user(shop: Shop) -> None:
     assert who == "Ada <ada@example.org>, org: Breakfast\n\nand lunch"
 
 
-def test_an_author_who_has_no_name_is_org(shop: Shop, tmp_path: Path) -> None:
-    assert user.author({"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) == {}
+def test_an_author_who_has_no_name_is_somebody(shop: Shop, tmp_path: Path) -> None:
+    """And not org: what org makes on main is believed."""
+    named = {"GIT_AUTHOR_NAME": "somebody", "GIT_AUTHOR_EMAIL": "somebody@localhost"}
+    assert user.author({"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) == named
 
 
 def test_a_folder_in_place_of_a_file_and_the_other_way_round(shop: Shop) -> None:

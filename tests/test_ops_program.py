@@ -193,19 +193,6 @@ def test_damaged_history_is_not_taken_in(shop: Shop) -> None:
     assert not shop.program.begun
 
 
-def test_a_tree_that_git_would_trip_over_is_not_taken_in(shop: Shop) -> None:
-    blob = shop.git("hash-object", "-w", "--stdin", input="x")
-    inner = shop.git("mktree", input=f"100644 blob {blob}\tconfig\n")
-    raw = b"40000 .git\0" + bytes.fromhex(inner) + b"100644 org.toml\0" + bytes.fromhex(blob)
-    tree = subprocess.run(
-        ["git", "hash-object", "-t", "tree", "-w", "--stdin", "--literally"],
-        cwd=shop.checkout, env=shop.env, input=raw, capture_output=True, check=True,
-    ).stdout.decode().strip()  # fmt: skip
-    shop.git("update-ref", "refs/heads/main", shop.git("commit-tree", tree, "-m", "bad"))
-    with pytest.raises(EnvironmentProblem, match="hasDotgit"):
-        shop.edit({})
-
-
 # -- what the user commits
 
 
@@ -276,10 +263,10 @@ def test_the_users_main_is_found_in_whatever_way_git_keeps_it(shop: Shop) -> Non
     shop.edit({})
     mine = shop.save("mine", {"x": "1"})
     shop.git("pack-refs", "--all")
-    assert shop.program.checkout.main() == mine
+    assert shop.program.main().commit == mine
     shop.git("branch", "other")
     shop.git("symbolic-ref", "refs/heads/main", "refs/heads/other")
-    assert shop.program.checkout.main() == mine
+    assert shop.program.main().commit == mine
 
 
 @pytest.mark.parametrize("text", [b"gibberish\xff", b"gitdir: /nowhere", b"\xff", b""])

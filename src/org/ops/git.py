@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -38,14 +39,31 @@ _OFF = {
     "core.fsmonitor": "false",
     "core.attributesFile": "/dev/null",
     "core.excludesFile": "/dev/null",
+    "core.commitGraph": "false",
     "commit.gpgSign": "false",
     "tag.gpgSign": "false",
     "gc.auto": "0",
     "maintenance.auto": "false",
     "submodule.recurse": "false",
     "diff.ignoreSubmodules": "all",
+    "advice.graftFileDeprecated": "false",
 }
+
+# What old commits and trees are full of, and nobody can mend: how somebody is named, when it was, how a mode
+# is written. What Git could trip over (`.git` as a name, modules that lead out, trees out of order) is an
+# error as ever.
+_OLD = (
+    *("badDate", "badDateOverflow", "badEmail", "badName", "badTimezone", "missingEmail"),
+    *("missingNameBeforeEmail", "missingSpaceBeforeDate", "missingSpaceBeforeEmail", "multipleAuthors"),
+    *("nulInCommit", "zeroPaddedDate", "zeroPaddedFilemode"),
+)
+_OFF |= {f"fsck.{name}": "warn" for name in _OLD}
+_STRICT = "--strict=" + ",".join(f"{name}=warn" for name in _OLD)
 _OPTIONS = tuple(word for name, value in _OFF.items() for word in ("-c", f"{name}={value}"))
+
+_NAME, _EMAIL = "org", "org@localhost"
+AUTHOR = f"{_NAME} <{_EMAIL}>"
+"""Who makes promotes and rollbacks; a candidate's commit has another author."""
 
 _ENV = {
     "LC_ALL": "C",
@@ -61,14 +79,20 @@ _ENV = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ADVICE": "0",
-    "GIT_AUTHOR_NAME": "org",
-    "GIT_AUTHOR_EMAIL": "org@localhost",
-    "GIT_COMMITTER_NAME": "org",
-    "GIT_COMMITTER_EMAIL": "org@localhost",
+    "GIT_AUTHOR_NAME": _NAME,
+    "GIT_AUTHOR_EMAIL": _EMAIL,
+    "GIT_COMMITTER_NAME": _NAME,
+    "GIT_COMMITTER_EMAIL": _EMAIL,
 }
 
-# What Git reads from a folder besides its configuration, and what none of ours has.
-_FOREIGN = ("objects/info/alternates", "info/grafts", "info/attributes", "info/sparse-checkout", "shallow")
+# What Git reads from a folder besides its configuration, and what none of ours has. `commondir` names another
+# folder whose configuration counts; in `info` are attributes, grafts, and what is ignored.
+_FOREIGN = (
+    *("commondir", "config.worktree", "info", "shallow"),
+    *("objects/info/alternates", "objects/info/http-alternates"),
+)
+
+_FULL = re.compile("No space left on device|Out of diskspace|Disk quota exceeded")
 
 
 class GitFailed(EnvironmentProblem):
@@ -87,7 +111,8 @@ class Git:
     lock: int = -1
 
     def run(self, *words: str, input: str = "", env: Mapping[str, str] = {}) -> str:
-        """Standard output, without the last line's end. Raises `GitFailed`."""
+        """Standard output, without the last line's end. Raises `GitFailed`, and `EnvironmentProblem` for
+        a full disk."""
         return self.ask(*words, input=input, env=env)[1].rstrip("\n")
 
     def ask(
@@ -108,7 +133,7 @@ class Git:
         `known` are commits that are here already. Raises `GitFailed` for objects that are damaged or missing.
         """
         packing = ("pack-objects", "--revs", "--thin", "--delta-base-offset", "--stdout", "--quiet")
-        checking = ("index-pack", "--stdin", "--fix-thin", "--strict")
+        checking = ("index-pack", "--stdin", "--fix-thin", _STRICT)
         theirs = {**seeing(objects), **env}
         wanted = "".join(f"{line}\n" for line in (commit, *(f"^{old}" for old in known)))
         with tempfile.TemporaryFile(dir=self.folder) as pack:
@@ -143,6 +168,11 @@ class Git:
     def _check(self, words: Sequence[str], code: int, said: bytes, fine: tuple[int, ...] = (0,)) -> None:
         if code not in fine:
             why = said.decode(errors="replace").strip().replace("\n", "; ") or f"exit code {code}"
+            if _FULL.search(why):
+                raise EnvironmentProblem(
+                    f"the disk is full: `git {words[0]}` could not write in {self.folder}",
+                    "make room, then `org recover`",
+                )
             raise GitFailed(f"`git {words[0]}` failed in {self.folder}: {why}", code=code)
 
     def create(self) -> None:
@@ -157,7 +187,11 @@ class Git:
             config.unlink(missing_ok=True)
             config.write_text(CONFIG, encoding="utf-8")
         for name in _FOREIGN:
-            (self.folder / name).unlink(missing_ok=True)
+            path = self.folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def seeing(objects: Path) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """What was promoted and rolled back, told by main itself.
 
-The commits on main's first-parent line that carry our trailers are the truth; tags and state files are
-derived from them. A merge of a promote has two parents and says `Org-Promote`; a commit that rolls one
-back says `Org-Rollback` and which one. A commit further from the line can say what it likes.
+The commits on main's first-parent line that we made and that carry our trailers are the truth; tags and
+state files are derived from them. A merge of a promote has two parents and says `Org-Promote`; a commit that
+rolls one back says `Org-Rollback` and which one. What is further from the line, or made by somebody else (a
+candidate's commits have their own author), can say what it likes.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from org.ops.git import Git
+from org.ops.git import AUTHOR, Git
 from org.ops.refs import BASE, COMMIT, MAIN, Refs
 
 PROMOTE, CANDIDATE = "Org-Promote", "Org-Candidate"
 ROLLBACK, ROLLBACK_OF = "Org-Rollback", "Org-Rollback-Of"
 
-# What `git log --format` prints of each commit: the fields, then the trailers, in that order.
-LOG_FORMAT = "%x1d%H%x1f%P%x1f%ct%x1f%(trailers:only,unfold)"
+# How `git log` is asked: a record ends with NUL, which no message has, and of its fields, a line each, only
+# the last is of more lines. Nothing is converted: a line stays one whatever encoding it claims to have.
+_FIELDS = "%H%n%P%n%ct%n%an <%ae>%n%cn <%ce>%n%(trailers:only,unfold)"
+_LOG = ("log", "-z", "--encoding=none", f"--format={_FIELDS}", "--first-parent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +78,26 @@ class History:
 
 
 def read(git: Git, refs: Refs) -> History:
-    words = ("log", "--first-parent", f"--format={LOG_FORMAT}", MAIN)
-    return parse(git.run(*words, "--not", BASE), refs.main.commit)
+    return parse(git.run(*_LOG, MAIN, "--not", BASE), refs.main.commit)
 
 
 def base(git: Git, main: str) -> str:
     """Where the entries begin on a main of which nothing is known: the commit before the oldest."""
-    told = parse(git.run("log", "--first-parent", f"--format={LOG_FORMAT}", main), main)
+    told = parse(git.run(*_LOG, main), main)
     return told.entries[0].main if told.entries else main
 
 
 def parse(log: str, main: str) -> History:
-    """The history that `git log` in `LOG_FORMAT` tells, newest commit first.
+    """The history that `git log` tells, newest commit first.
 
-    Trailers that nobody of us can have written (a promote without two parents, a rollback of nothing, or of
-    what is rolled back already) are left out.
+    What cannot be so (a promote without two parents, a rollback of nothing, or of what is rolled back
+    already) is left out.
     """
     standing: dict[str, Promote] = {}
     entries: list[Entry] = []
     promotes = 0
-    for commit, parents, at, trailers in reversed(list(_commits(log))):
-        if PROMOTE in trailers and len(parents) == 2:
+    for commit, parents, at, trailers in reversed(list(_ours(log))):
+        if PROMOTE in trailers and len(set(parents)) == 2:
             promotes += 1
             candidate = trailers.get(COMMIT, parents[1])
             branch = trailers.get(CANDIDATE, "")
@@ -108,11 +110,13 @@ def parse(log: str, main: str) -> History:
     return History(main, tuple(entries))
 
 
-def _commits(log: str) -> Iterator[tuple[str, list[str], int, dict[str, str]]]:
-    for record in log.split("\x1d")[1:]:
-        commit, parents, at, said = record.split("\x1f", 3)
-        pairs = (line.partition(": ") for line in said.splitlines())
-        yield commit, parents.split(), int(at), {name: value.strip() for name, _, value in pairs}
+def _ours(log: str) -> Iterator[tuple[str, list[str], int, dict[str, str]]]:
+    """The commits that we made: their parents, when, and what they say of themselves."""
+    for record in log.split("\0")[:-1]:
+        commit, parents, at, author, committer, said = record.split("\n", 5)
+        if author == committer == AUTHOR:
+            pairs = (line.partition(": ") for line in said.split("\n"))
+            yield commit, parents.split(), int(at), {name: value.strip() for name, _, value in pairs}
 
 
 def promote_message(number: int, branch: str, candidate: str) -> str:

@@ -7,10 +7,11 @@ folder in the user's state folder, readable by the user alone:
     lock                 held by whoever changes anything here
     pending.json         the operation that is under way, from before its first effect to after its last
     source               the path of the user's repository
+    branch               which branch of it is their main
     generations/COMMIT/  the files of one commit, made once and never changed
     candidate/           the work folder of the candidate, a clone of its own
     candidate.json       which branch is edited there
-    candidate-home/      what the candidate keeps: its rooms, its token
+    state/               what the candidate keeps: its rooms, its token
     run/                 the supervisor's socket, pid and logs, and the sockets of the keepers
 """
 
@@ -64,6 +65,10 @@ class Layout:
     @property
     def source(self) -> Path:
         return self.root / "source"
+
+    @property
+    def branch(self) -> Path:
+        return self.root / "branch"
 
     @property
     def generations(self) -> Path:

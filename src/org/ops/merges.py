@@ -40,10 +40,16 @@ def prepare(git: Git, refs: Refs, history: History, branch: str) -> Gate:
     for gate in gates(refs, branch):
         if gate.main == refs.main.commit and gate.candidate == candidate:
             return gate
-    merge, at = _merge(git, refs.main, history, branch, candidate)
-    number = max(
-        (int(name.removeprefix(GATES)) for name in refs.by_name if name.startswith(GATES)), default=0
-    )
+    try:
+        merge, at = _merge(git, refs.main, history, branch, candidate)
+    except Conflict as conflict:
+        conflict.hint = (
+            f"`org candidate edit {branch}` opens it and `org candidate update` brings main into its folder;"
+            " mend the files there, then `org candidate commit`"
+        )
+        raise
+    names = (name.removeprefix(GATES) for name in refs.by_name if name.startswith(GATES))
+    number = max((int(name) for name in names if name.isdecimal()), default=0)
     git.run("update-ref", f"{GATES}{number + 1}", merge, "")
     return Gate(number + 1, merge, refs.main.commit, candidate, branch, at)
 
@@ -54,7 +60,7 @@ def gates(refs: Refs, branch: str) -> list[Gate]:
     found = [
         Gate(int(name.removeprefix(GATES)), ref.commit, ref.parents[0], candidate, branch, ref.at)
         for name, ref in refs.by_name.items()
-        if name.startswith(GATES) and ref.candidate == candidate
+        if ref.candidate == candidate
     ]
     return sorted(found, key=lambda gate: gate.number)
 
@@ -70,24 +76,45 @@ def revert(git: Git, history: History, promote: Promote) -> Rollback:
     return Rollback(number, commit, history.main, promote, at)
 
 
+def base(git: Git, history: History, candidate: str) -> str:
+    """From where on what a candidate holds is brought to main by a promote: main itself when they have
+    nothing in common."""
+    again = _given_up(git, history, candidate)
+    alone, found = git.ask("merge-base", again.main if again else history.main, candidate, fine=(0, 1))
+    return history.main if alone else found.strip()
+
+
+def joined(git: Git, main: str, history: History, branch: str, candidate: str) -> tuple[str, tuple[str, ...]]:
+    """The tree of a branch with main brought into it, and the files that do not fit: these have both."""
+    sides = (branch, "main")  # as these are called in the files
+    if _given_up(git, history, candidate) is not None:
+        sides = _sides(git, base(git, history, candidate), candidate, main)
+    _, tree, files = _merge_tree(git, *sides)
+    return tree, files
+
+
 def merged(git: Git, ours: str, theirs: str, what: str) -> str:
     """The tree of a merge. Raises `Conflict`; `what` names the other side in it."""
-    words = ("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, theirs)
-    conflicts, said = git.ask(*words, fine=(0, 1))
-    tree, *files = said.rstrip("\0").split("\0")
-    if conflicts:
-        raise Conflict(f"main and {what} do not go together: {', '.join(files)}", files=tuple(files))
+    fits, tree, files = _merge_tree(git, ours, theirs)
+    if not fits:
+        raise Conflict(f"main and {what} do not go together: {', '.join(files)}", files=files)
     return tree
 
 
+def _merge_tree(git: Git, ours: str, theirs: str) -> tuple[bool, str, tuple[str, ...]]:
+    """Whether two sides fit, the tree of their merge, and the files in it that do not."""
+    how = ("--write-tree", "--allow-unrelated-histories", "-z", "--name-only", "--no-messages")
+    code, said = git.ask("merge-tree", *how, ours, theirs, fine=(0, 1))
+    tree, *files = said.rstrip("\0").split("\0")
+    return code == 0, tree, tuple(files)
+
+
 def _merge(git: Git, main: Ref, history: History, branch: str, candidate: str) -> tuple[str, int]:
-    again = _given_up(git, history, candidate)
     second = candidate
-    if again is None:
+    if _given_up(git, history, candidate) is None:
         tree = merged(git, main.commit, candidate, branch)
     else:
-        base = git.run("merge-base", again.main, candidate)
-        tree = _three_way(git, base, main.commit, candidate, branch)
+        tree = _three_way(git, base(git, history, candidate), main.commit, candidate, branch)
         second, _ = _commit(git, tree, (main.commit, candidate), f"Reapply {branch}\n")
     if tree == main.tree:
         raise _nothing(history, branch, candidate)
@@ -145,8 +172,13 @@ def _ancestors(parents: Mapping[str, list[str]], commit: str) -> set[str]:
 
 
 def _three_way(git: Git, base: str, ours: str, theirs: str, what: str) -> str:
+    return merged(git, *_sides(git, base, ours, theirs), what)
+
+
+def _sides(git: Git, base: str, ours: str, theirs: str) -> tuple[str, str]:
+    """Two commits with the trees of those, whose merge starts from `base`."""
     root = git.run("commit-tree", f"{base}^{{tree}}", input="base\n")
     first, second = (
         git.run("commit-tree", f"{side}^{{tree}}", "-p", root, input="side\n") for side in (ours, theirs)
     )
-    return merged(git, first, second, what)
+    return first, second

@@ -14,7 +14,7 @@ from org.ops import place, user
 from org.ops.git import Git, check_version
 from org.ops.layout import Layout, programs_folder
 from org.ops.lock import hold
-from org.ops.user import Checkout
+from org.ops.user import Checkout, Main
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,46 @@ class Program:
         """Whether anything of it is kept."""
         return self.layout.repo.is_dir()
 
+    def main(self) -> Main:
+        """The user's main: a branch once chosen stays it. Raises `UsageError` when there is none."""
+        known = self._branch
+        try:
+            return self.checkout.main(known)
+        except UsageError as error:
+            if known:
+                error.hint = (
+                    f"bring it back; or remove {self.layout.branch}: then it is `main`, `master`, or what is"
+                    " checked out"
+                )
+            raise
+
+    def remember(self, main: Main) -> None:
+        """Keep which branch is the user's main, unless that is known."""
+        if not self._branch:
+            self.layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.layout.branch.write_bytes(os.fsencode(main.branch))
+
+    @property
+    def _branch(self) -> str:
+        try:
+            return os.fsdecode(self.layout.branch.read_bytes()).strip()
+        except FileNotFoundError:
+            return ""
+
     @property
     def pull(self) -> str:
         """What the user types to get our main."""
-        return place.pull() or shlex.join(
-            ["git", "-C", str(self.checkout.folder), "pull", "--no-rebase", str(self.layout.repo), "main"]
+        folder, repo = str(self.checkout.folder), str(self.layout.repo)
+        return place.pull() or self.on_main(
+            shlex.join(["git", "-C", folder, "pull", "--no-rebase", repo, "main"])
         )
+
+    def on_main(self, command: str) -> str:
+        """A Git command, for the user to type, that is to act on their main and not on another branch."""
+        branch = self._branch or "main"
+        if self.checkout.has_out(branch):
+            return command
+        return f"{shlex.join(['git', '-C', str(self.checkout.folder), 'switch', branch])} && {command}"
 
     @contextmanager
     def hold(self, purpose: str) -> Iterator[Git]:
@@ -64,7 +98,6 @@ def find(cwd: Path, env: Mapping[str, str]) -> Program:
     Raises `UsageError` outside of both, `EnvironmentProblem` without a Git that is new enough, and when what
     is kept does not say of which repository it is.
     """
-    check_version()
     try:
         cwd, ours = cwd.resolve(), programs_folder(env).resolve()
     except FileNotFoundError:
@@ -78,7 +111,27 @@ def find(cwd: Path, env: Mapping[str, str]) -> Program:
             )
         return Program(layout, Checkout(Path(os.fsdecode(layout.source.read_bytes()))))
     checkout = user.find(cwd)
-    return Program(Layout.of(env, checkout.folder), checkout)
+    found = Program(Layout.of(env, checkout.folder), checkout)
+    if not found.begun:
+        check_version()
+        _require_unmoved(found)
+    return found
+
+
+def _require_unmoved(fresh: Program) -> None:
+    """Raises `UsageError` when something is kept of the repository by the path that it had before."""
+    repo, now = Path(fresh.checkout.remote), fresh.layout
+    kept = Layout(repo.parent)
+    if repo.name != now.repo.name or kept.root.parent != now.root.parent or not kept.source.is_file():
+        return
+    before = Checkout(Path(os.fsdecode(kept.source.read_bytes())))
+    if not before.git.exists():
+        words = ["git", "-C", str(fresh.checkout.folder), "remote", "set-url", user.REMOTE, str(now.repo)]
+        moving = shlex.join(["mv", "-T", str(kept.root), str(now.root)])
+        raise UsageError(
+            f"{fresh.checkout.folder} was {before.folder} before, and what is kept of it is called so",
+            f"`{moving} && {shlex.join(words)} && org recover` goes on with it",
+        )
 
 
 def require(program: Program) -> None:

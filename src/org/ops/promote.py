@@ -70,7 +70,7 @@ def _land(
     number = len(told.promotes) + 1
     entry = Promote(number, gate.merge, gate.main, gate.candidate, gate.branch, gate.at)
     tag = tags.make(git, entry, verdicts.digest(verdict))
-    swapped = steps.carry_out(steps.steps(program, git, steps.move_to(entry), tag, swap))
+    swapped = steps.carry_out(program, git, entry, tag, swap)
     return Promoted(entry, swapped, tuple(filter(None, notes)))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from org.errors import EnvironmentProblem
-from org.ops import candidate, steps, sync, tags, worktrees
+from org.ops import candidate, refs, steps, sync, tags, worktrees
 from org.ops.git import Git, GitFailed
 from org.ops.program import Program
 from org.ops.steps import Swap
@@ -13,7 +12,7 @@ def recover(program: Program, swap: Swap) -> tuple[str, ...]:
     """Gives what had to be done, a line each. Raises `Busy`, and `EnvironmentProblem` for what is damaged."""
     locks = program.locks()
     with program.hold("recover") as git:
-        _check(program, git)
+        _check(git)
         done = [f"removed a stale lock: {path.name}" for path in locks]
         done += [sync.name_source(program), steps.finish(program, git, swap)]
         done += [f"made the tag {name} again" for name in tags.rebuild(git, *sync.current(git))]
@@ -22,11 +21,8 @@ def recover(program: Program, swap: Swap) -> tuple[str, ...]:
     return tuple(filter(None, done))
 
 
-def _check(program: Program, git: Git) -> None:
+def _check(git: Git) -> None:
     try:
         git.run("fsck", "--no-dangling", "--no-progress")
     except GitFailed as error:
-        raise EnvironmentProblem(
-            f"the repository is damaged: {error.message}",
-            f"your own one has the same commits: move {program.layout.root} away and begin anew",
-        ) from error
+        raise refs.damaged(git, error.message) from error

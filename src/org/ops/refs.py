@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from org.errors import UsageError
-from org.ops.git import Git
+from org.errors import EnvironmentProblem, UsageError
+from org.ops.git import Git, GitFailed
 
 HEADS, TAGS, GATES = "refs/heads/", "refs/tags/", "refs/org/gate/"
 MAIN = "refs/heads/main"
@@ -19,9 +19,16 @@ COMMIT = "Org-Commit"
 """The trailer of a gate that names the candidate's commit."""
 
 _BRANCH = re.compile(r"cand/[0-9]{8}-[0-9]{6}(-[0-9]+)?")
-_FORMAT = (
-    "%(refname) %(objectname) %(*objectname) | %(tree) %(committerdate:unix) | %(parent)"
-    f" | %(contents:trailers:key={COMMIT},valueonly=true,separator=%2C)"
+_GATE = re.compile(rf"{GATES}[1-9][0-9]*")
+_ID = re.compile(r"[0-9a-f]{40}")
+
+# What is free text is asked for of gates alone, whose messages are ours, and comes last.
+_FORMAT = "%00".join(
+    (
+        *("%(refname)", "%(objectname)", "%(*objectname)", "%(tree)", "%(committerdate:unix)", "%(parent)"),
+        f"%(if:equals={GATES.rstrip('/')})%(refname:rstrip=1)%(then)"
+        f"%(contents:trailers:key={COMMIT},valueonly=true,unfold=true,separator=%2C)%(end)",
+    )
 )
 
 
@@ -29,7 +36,8 @@ _FORMAT = (
 class Ref:
     """`commit` is what the name means in the end; the rest is of a commit, and empty for an annotated tag.
 
-    `at` is in seconds since 1970; `candidate` is the commit of which a gate is.
+    `at` is in seconds since 1970, 0 for a date that is none; `candidate` is the commit of which a gate is,
+    and empty for what is no gate.
     """
 
     commit: str
@@ -60,12 +68,29 @@ class Refs:
 
 
 def read(git: Git) -> Refs:
-    lines = git.run("for-each-ref", f"--format={_FORMAT}").splitlines()
-    return Refs(dict(map(_parse, lines)))
+    """Raises `EnvironmentProblem` when what must be there is not."""
+    try:
+        lines = git.run("for-each-ref", f"--format={_FORMAT}").split("\n")
+    except GitFailed as error:
+        raise damaged(git, error.message) from error
+    by_name = dict(_parse(line) for line in lines if line)
+    for name in (MAIN, THEIRS, BASE):
+        if name not in by_name:
+            raise damaged(git, f"{git.folder} has no {name}")
+    return Refs(by_name)
+
+
+def damaged(git: Git, why: str) -> EnvironmentProblem:
+    """What is said of a repository of ours that cannot be gone on with."""
+    return EnvironmentProblem(
+        f"the repository is damaged: {why}",
+        f"move {git.folder.parent} aside, it has what you did not pull; then `org candidate edit` begins anew"
+        " from your main",
+    )
 
 
 def _parse(line: str) -> tuple[str, Ref]:
-    names, about, parents, candidate = line.split("|")
-    name, *objects = names.split()
-    tree, at = about.split() or ("", "0")
-    return name, Ref(objects[-1], tree, int(at), tuple(parents.split()), candidate.strip())
+    name, object, peeled, tree, at, parents, candidate = line.split("\0")
+    if not (_GATE.fullmatch(name) and parents and _ID.fullmatch(candidate)):
+        candidate = ""
+    return name, Ref(peeled or object, tree, int(at or 0), tuple(parents.split()), candidate)

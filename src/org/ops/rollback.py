@@ -35,4 +35,4 @@ def rollback(program: Program, swap: Swap) -> RolledBack:
             raise OrgError("there is no promote to roll back", "`org history` tells what was done")
         entry = merges.revert(git, told, told.standing[-1])
         tag = tags.make(git, entry, "")
-        return RolledBack(entry, steps.carry_out(steps.steps(program, git, steps.move_to(entry), tag, swap)))
+        return RolledBack(entry, steps.carry_out(program, git, entry, tag, swap))

@@ -6,7 +6,7 @@ import os
 import shutil
 
 from org.errors import ConfigError, Conflict, EnvironmentProblem
-from org.ops import history, place, refs, settings
+from org.ops import history, place, refs, settings, trust
 from org.ops.git import Git, GitFailed
 from org.ops.merges import merged
 from org.ops.program import Program
@@ -24,7 +24,8 @@ def begin(program: Program, git: Git) -> str:
     layout, checkout = program.layout, program.checkout
     for left in layout.root.glob(".repo-*"):  # somebody was killed here
         shutil.rmtree(left)
-    main = checkout.main()
+    theirs = program.main()
+    main = theirs.commit
     fresh = Git(layout.root / f".repo-{os.getpid()}", git.lock)
     fresh.create()
     _bring(program, fresh, main, [])
@@ -32,6 +33,7 @@ def begin(program: Program, git: Git) -> str:
     fresh.run("update-ref", "--stdin", input=_creating({MAIN: main, THEIRS: main, BASE: main}))
     fresh.run("update-ref", BASE, history.base(fresh, main))
     name_source(program)
+    program.remember(theirs)
     ours = checkout.add_remote(layout.repo)
     fresh.folder.rename(layout.repo)
     if place.in_guest():  # where nobody works in that repository
@@ -53,9 +55,12 @@ def name_source(program: Program) -> str:
 def take_in(program: Program, git: Git, known: Refs) -> str:
     """Move our main to the user's when theirs goes further; gives what was done, or nothing when it stays.
 
-    Raises `Conflict` when each has what the other has not. To be called under the lock.
+    Raises `Conflict` when each has what the other has not, `ConfigError` when theirs starts what nobody
+    trusts. To be called under the lock.
     """
-    theirs, main, last = program.checkout.main(), known.main.commit, known.by_name[THEIRS].commit
+    branch, main, last = program.main(), known.main.commit, known.by_name[THEIRS].commit
+    program.remember(branch)
+    theirs = branch.commit
     if theirs == last:  # which was taken in
         return ""
     _bring(program, git, theirs, [main, last])
@@ -63,6 +68,8 @@ def take_in(program: Program, git: Git, known: Refs) -> str:
     ours_only, theirs_only = map(int, counted.split())
     if ours_only and theirs_only:
         raise _apart(program, git, main, theirs)
+    if theirs_only:
+        trust.require_taken_in(program, git, main, theirs)
     moved = _onto(git, main, theirs) if theirs_only else main
     git.run("update-ref", "--stdin", input=f"update {MAIN} {moved} {main}\nupdate {THEIRS} {theirs}\n")
     return f"took in {theirs_only} commit{'s' * (theirs_only > 1)} of yours" if theirs_only else ""
@@ -72,9 +79,15 @@ def _bring(program: Program, git: Git, commit: str, known: list[str]) -> None:
     try:
         git.bring(program.checkout.objects, commit, known)
     except GitFailed as error:
+        folder = program.checkout.folder
+        if program.checkout.is_partial:
+            raise EnvironmentProblem(
+                f"{folder} is a partial clone: it has not all of its objects",
+                f"`git -C {folder} fetch --refetch --no-filter`",
+            ) from error
         raise EnvironmentProblem(
-            f"the history of {program.checkout.folder} cannot be taken in: {error.message}",
-            f"`git -C {program.checkout.folder} fsck` says more",
+            f"the history of {folder} cannot be taken in: {error.message}",
+            f"`git -C {folder} fsck` says more",
         ) from error
 
 
@@ -102,7 +115,14 @@ def _apart(program: Program, git: Git, main: str, theirs: str) -> Conflict:
         merged(git, main, theirs, "yours")
     except Conflict as conflict:
         files = conflict.files
+    alone, _ = git.ask("merge-base", main, theirs, fine=(0, 1))
     told = f"; they do not fit in {', '.join(files)}" if files else ""
+    if alone:
+        return Conflict(
+            f"your main was begun anew and has no commit in common with this one{told}",
+            f"`{program.pull} --allow-unrelated-histories` brings them together, then again",
+            files=files,
+        )
     return Conflict(
         f"your main and this one have each gone further{told}", f"`{program.pull}`, then again", files=files
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,16 @@ from org.errors import EnvironmentProblem, UsageError
 from org.ops.git import Git, clean_environment
 
 REMOTE = "org"
+_HEADS = "refs/heads/"
 _ID = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Main:
+    """The branch of the user's that is their main, and its commit."""
+
+    branch: str
+    commit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,44 +44,77 @@ class Checkout:
     def objects(self) -> Path:
         return self.git / "objects"
 
-    def main(self) -> str:
-        """The commit of `main`, else of `master`, else of the branch that is checked out.
+    def main(self, branch: str = "") -> Main:
+        """The branch of that name; without one `main`, else `master`, else what is checked out.
 
-        Raises `UsageError` without any, `EnvironmentProblem` for a repository that cannot be taken in.
+        Raises `UsageError` when there is none, `EnvironmentProblem` for a repository that cannot be taken in.
         """
+        if not self.git.is_dir():
+            raise EnvironmentProblem(f"your repository is gone: {self.folder}", "bring it back, then again")
         if (self.git / "shallow").exists():
             raise EnvironmentProblem(
                 f"{self.folder} has not all of its history", f"`git -C {self.folder} fetch --unshallow`"
             )
-        if main := self._loose_main():
-            return main
-        lines = Git(self.git).run("for-each-ref", "--format=%(refname) %(objectname) %(HEAD)", "refs/heads")
-        heads = {name: commit for name, commit, *_ in map(str.split, lines.splitlines())}
-        checked_out = [line.split()[0] for line in lines.splitlines() if line.endswith("*")]
-        for name in ("refs/heads/main", "refs/heads/master", *checked_out):
-            if name in heads:
-                return _commit(heads[name])
+        if commit := self._loose(branch or "main"):
+            return Main(branch or "main", commit)
+        lines = Git(self.git).run("for-each-ref", "--format=%(refname)%00%(objectname)%00%(HEAD)", _HEADS)
+        heads = [line.split("\0") for line in lines.split("\n") if line]
+        tips = {name.removeprefix(_HEADS): commit for name, commit, _ in heads}
+        checked_out = [name.removeprefix(_HEADS) for name, _, head in heads if head == "*"]
+        for name in [branch] if branch else ["main", "master", *checked_out]:
+            if name in tips:
+                return Main(name, _commit(tips[name]))
+        if branch:
+            raise UsageError(f"{self.folder} has no branch {branch} any more, which was your main")
+        if tips or _ID.fullmatch(self._head()):
+            raise UsageError(
+                f"{self.folder} has no branch `main`, and none is checked out",
+                f"`git -C {self.folder} branch main` makes one of what is checked out",
+            )
         raise UsageError(f"there is no commit yet in {self.folder}", "`git commit` one first")
 
-    def _loose_main(self) -> str:
-        """What `main` says when it has a file of its own, as it has after a commit: Git need not be asked."""
+    def _loose(self, branch: str) -> str:
+        """What a branch says when it has a file of its own, as after a commit: Git need not be asked."""
         try:
-            text = (self.git / "refs" / "heads" / "main").read_text(encoding="ascii").strip()
+            text = (self.git / _HEADS / branch).read_text(encoding="ascii").strip()
         except (OSError, ValueError):
             return ""
         return text if _ID.fullmatch(text) else ""
 
+    def has_out(self, branch: str) -> bool:
+        """Whether a branch is what is checked out; in a bare repository nothing is, and no other is."""
+        return self.folder == self.git or self._head() == f"ref: {_HEADS}{branch}"
+
+    def _head(self) -> str:
+        try:
+            return os.fsdecode((self.git / "HEAD").read_bytes()).strip()
+        except OSError:
+            return ""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether objects were left where it was cloned from, to be fetched when they are needed."""
+        return any((self.objects / "pack").glob("*.promisor"))
+
+    @property
+    def remote(self) -> str:
+        """Where the remote of our name leads; empty when there is none."""
+        return self._config(("--get", f"remote.{REMOTE}.url"), fine=(0, 1)).rstrip("\n")
+
     def add_remote(self, repo: Path) -> bool:
         """Name our repository in theirs, once; False when that name is taken by another."""
-        config = Git(self.git)
-        file = ("config", "--file", str(self.git / "config"))
-        missing, url = config.ask(*file, "--get", f"remote.{REMOTE}.url", fine=(0, 1))
-        if not missing:
-            return url.rstrip("\n") == str(repo)  # as when somebody was killed before the end of this
-        config.run(*file, f"remote.{REMOTE}.url", str(repo))
-        config.run(*file, f"remote.{REMOTE}.fetch", f"+refs/heads/*:refs/remotes/{REMOTE}/*")
-        config.run(*file, f"remote.{REMOTE}.tagOpt", "--no-tags")
+        if url := self.remote:
+            return url == str(repo)  # as when somebody was killed before the end of this
+        for name, value in {
+            "url": str(repo),
+            "fetch": f"+refs/heads/*:refs/remotes/{REMOTE}/*",
+            "tagOpt": "--no-tags",
+        }.items():
+            self._config((f"remote.{REMOTE}.{name}", value))
         return True
+
+    def _config(self, words: Sequence[str], fine: tuple[int, ...] = (0,)) -> str:
+        return Git(self.git).ask("config", "--file", str(self.git / "config"), *words, fine=fine)[1]
 
 
 def find(cwd: Path) -> Checkout:
@@ -90,9 +132,9 @@ def find(cwd: Path) -> Checkout:
 
 
 def author(env: Mapping[str, str]) -> dict[str, str]:
-    """Who the user is by their own Git settings, as the environment of a commit; nothing when unknown."""
+    """Who the user is by their own Git settings, as the environment of a commit; never who we are."""
     keep = {name: env[name] for name in ("HOME", "XDG_CONFIG_HOME") if name in env}
-    named = {}
+    named = {"GIT_AUTHOR_NAME": "somebody", "GIT_AUTHOR_EMAIL": "somebody@localhost"}
     for variable, key in (("GIT_AUTHOR_NAME", "user.name"), ("GIT_AUTHOR_EMAIL", "user.email")):
         seen = clean_environment() | keep
         del seen["GIT_CONFIG_GLOBAL"]

@@ -71,7 +71,8 @@ async def _generation(call: Call) -> int:
 async def _carry_out(call: Call) -> int:
     verb, words = call.args.generation_verb, [word for word in call.args.words if word != "--here"]
     here = program.find(Path(), os.environ)
-    main = here.checkout.main()
+    branch = here.main()
+    main = branch.commit
     trusted = _trusted(here, main) if verb == "start" else ""
     carried = carried_by(verb, words)
     facts = (await call.machine.up_or_gone()).facts
@@ -80,6 +81,7 @@ async def _carry_out(call: Call) -> int:
     there = ProgramThere(call.machine.channel, memory, names_of(here), own)
     repository = Repository(here.checkout.git)
     await _prepare(call, there, repository, main, trusted, verb)
+    here.remember(branch)
     for path, name in carried.read.items():
         await there.put(path, name)
     ports = facts["network"]["inbound"]
@@ -176,7 +178,7 @@ def _environment(call: Call, here: Program, ports: dict[str, int], carried: Carr
     """What the verb is told there: the model, which has no key, and how this host calls what it names."""
     folder = shlex.quote(str(here.checkout.folder))
     files = {path_there(name): str(path) for path, name in {**carried.read, **carried.written}.items()}
-    outside = {"ports": ports, "files": files, "pull": f"git -C {folder} merge org/main"}
+    outside = {"ports": ports, "files": files, "pull": here.on_main(f"git -C {folder} merge org/main")}
     env = {place.OUTSIDE: json.dumps(outside)}
     model = call.settings.model
     return env | {"ORG_MODEL": model} if model and not model.endswith(".gguf") else env
