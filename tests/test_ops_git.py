@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from ops_kit import Shop, idle, put
-from org.errors import EnvironmentProblem
+from org.errors import EnvironmentProblem, ExitCode
 from org.ops import candidate, git
 from org.ops.git import Git, GitFailed
 from org.ops.recover import recover
@@ -167,6 +168,39 @@ def test_our_own_repository_runs_nothing_even_when_somebody_wrote_into_it(shop: 
     assert marked(canary) == ""
 
 
+def test_another_folder_that_is_named_as_ours_is_not_entered(
+    shop: Shop, canary: Path, tmp_path: Path
+) -> None:
+    """Its configuration, attributes and what it ignores would count."""
+    folder = shop.edit({"ignored": "1"})
+    shutil.copytree(shop.layout.repo, tmp_path / "evil.git")
+    infest(tmp_path / "evil.git", canary)
+    (tmp_path / "evil.git" / "info" / "exclude").write_text("ignored\n")
+    for path, text in {
+        "commondir": f"{tmp_path}/evil.git\n",
+        "config.worktree": hostile_config(canary),
+        "info/attributes": "* filter=evil merge=evil diff=evil\n",
+        "info/exclude": "ignored\n",
+        "objects/info/http-alternates": "/nowhere\n",
+    }.items():
+        put(shop.layout.repo, {path: text})
+    shop.change({})
+    assert "ignored" in shop.files(f"refs/heads/{candidate.branch_of(shop.program)}")
+    assert (folder / "ignored").exists()
+    put(shop.layout.repo, {"commondir": f"{tmp_path}/evil.git\n"})
+    go_through_everything(shop)
+    assert not (shop.layout.repo / "commondir").exists()
+    assert marked(canary) == ""
+
+
+def test_a_folder_where_git_reads_a_file_is_removed(shop: Shop) -> None:
+    shop.edit({})
+    for name in ("commondir", "shallow", "info/attributes"):
+        put(shop.layout.repo, {f"{name}/inner": "x"})
+    shop.change({"a": "1"})
+    shop.promote()
+
+
 def test_a_configuration_that_leads_elsewhere_is_replaced(shop: Shop, tmp_path: Path) -> None:
     shop.edit({})
     (tmp_path / "theirs").write_text("[core]\n")
@@ -280,6 +314,15 @@ def test_what_git_says_is_told(shop: Shop) -> None:
     with pytest.raises(GitFailed, match=r"`git cat-file` failed in .*repo\.git: fatal: .*nothing") as caught:
         shop.repo.run("cat-file", "blob", "nothing")
     assert caught.value.code == 128
+
+
+def test_git_gives_no_advice(shop: Shop) -> None:
+    """What went wrong is all that is said."""
+    shop.edit({})
+    with pytest.raises(GitFailed) as caught:
+        shop.repo.run("read-tree", "nothing")
+    assert "hint:" not in caught.value.message
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -155,6 +157,26 @@ def test_a_candidate_that_is_killed_while_it_is_begun_or_committed(shop: Shop) -
             shop.promote()
 
 
+def test_what_is_served_follows_main_as_it_is_now(shop: Shop) -> None:
+    """It went further since the kill, and that may be served already: nobody goes back to an older one."""
+    shop.gate()
+    here = shop.program
+    in_a_child(lambda: promote(here, "", passing, swaps_well), fault="cas:after")
+    shop.git("pull", "-q", "--no-rebase", str(shop.layout.repo), "main")
+    newest = shop.save("mine", {"x": "1"})
+    candidate.edit(here)
+    served: list[str] = []
+
+    def swap(layout: Layout, commit: str, folder: Path) -> bool:
+        assert (folder / "x").read_text() == "1"
+        served.append(commit)
+        return True
+
+    assert recover(here, swap) == ("a promote was interrupted after it moved main: it is finished",)
+    assert served == [newest] == [shop.main]
+    assert recover(here, swap) == ()
+
+
 # -- what a killed one leaves
 
 
@@ -216,6 +238,27 @@ def test_a_damaged_repository_is_told(shop: Shop) -> None:
         recover(shop.program, idle)
 
 
+@pytest.mark.parametrize("name", ["heads/main", "org/theirs/main", "org/base"])
+@pytest.mark.parametrize("text", [None, "", f"{'1' * 40}\n"])
+def test_a_reference_that_is_lost_is_told(shop: Shop, name: str, text: str | None) -> None:
+    """By every verb, as what it is, with what to do."""
+    path = shop.layout.repo / "refs" / name
+    path.unlink() if text is None else path.write_text(text)
+    for act in (lambda: recover(shop.program, idle), shop.rollback, shop.promote, lambda: shop.edit({})):
+        with pytest.raises(EnvironmentProblem, match="the repository is damaged: ") as caught:
+            act()
+        assert f"move {shop.layout.root} aside" in caught.value.hint
+
+
+def test_a_repository_that_was_emptied_is_told(shop: Shop) -> None:
+    for entry in shop.layout.repo.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for verb in ("recover", "rollback", "status"):
+        done = shop.org(verb, "--json")
+        assert done.returncode == 7
+        assert "the repository is damaged: " in done.stdout
+
+
 def test_what_is_under_way_and_unreadable_is_told(shop: Shop) -> None:
     shop.layout.pending.write_text("{")
     with pytest.raises(EnvironmentProblem, match=r"pending\.json"):
@@ -224,14 +267,55 @@ def test_what_is_under_way_and_unreadable_is_told(shop: Shop) -> None:
 
 def test_a_swap_that_fails_is_tried_again(shop: Shop) -> None:
     def broken(layout: Layout, commit: str, folder: Path) -> bool:
-        raise OrgError("it does not come up")
+        raise OrgError("it does not come up", "its last words")
 
-    with pytest.raises(OrgError):
-        shop.promote(swap=broken)
-    with pytest.raises(OrgError, match="come up"):
-        recover(shop.program, broken)
+    for act in (lambda: shop.promote(swap=broken), lambda: recover(shop.program, broken)):
+        with pytest.raises(OrgError, match="come up") as caught:
+            act()
+        moved = f"main is at {shop.main[:12]} already: `org recover` goes on, `org rollback` takes it back"
+        assert caught.value.hint == f"its last words\n{moved}"
     assert len(recover(shop.program, idle)) == 1
     assert shop.files()["a"] == "1"
+
+
+def test_a_step_that_the_system_refuses_says_what_has_moved(shop: Shop) -> None:
+    shop.promote()
+    before = shop.main
+
+    def full(layout: Layout, commit: str, folder: Path) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    with pytest.raises(EnvironmentProblem, match="the disk is full") as caught:
+        shop.rollback(swap=full)
+    assert shop.main != before
+    assert caught.value.hint.endswith(f"main is at {shop.main[:12]} already: `org recover` goes on")
+    assert len(recover(shop.program, idle)) == 1
+
+
+def test_a_disk_that_is_full_is_told_and_nothing_has_changed(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git says so in its own words; what it was at does not matter."""
+    shop.gate()
+    here, before = shop.program, shop.main
+    script = f"""#!/bin/sh
+case "$*" in *mktag*)
+    echo "fatal: unable to write loose object file: No space left on device" >&2; exit 128;;
+esac
+PATH={os.environ["PATH"]}; exec git "$@"
+"""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").write_text(script)
+    (tmp_path / "bin" / "git").chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", f"{tmp_path}/bin")
+        with pytest.raises(
+            EnvironmentProblem, match="the disk is full: `git mktag` could not write"
+        ) as caught:
+            promote(here, "", passing, idle)
+    assert caught.value.hint == "make room, then `org recover`"
+    assert shop.main == before
+    shop.promote()
 
 
 # -- the lock
