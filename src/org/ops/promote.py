@@ -49,7 +49,9 @@ def promote(
         if notes[-1]:
             known = refs.read(git)
         told = history.read(git, known)
-        gate = merges.prepare(git, known, told, branch or candidate.branch_of(program))
+        branch = branch or candidate.branch_of(program)
+        gate = merges.prepare(git, known, told, branch)
+        notes.append(candidate.uncommitted(program, git, known, branch))
         kept = verdicts.read(git, gate.merge)
         if kept is None:
             _refuse_stale(git, known, told, gate)

@@ -12,6 +12,7 @@ from org.ops.program import Program
 
 _ABOUT = {
     "edit": "begin a candidate, or go on with it; prints its folder",
+    "update": "bring main into the folder, with what does not fit marked there",
     "commit": "keep all files of the folder as a commit",
     "diff": "what it would change on main, committed or not",
 }
@@ -25,7 +26,11 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = made.add_subparsers(prog="org candidate", dest="verb", metavar="VERB", required=True)
     made_of = {name: verbs.add_parser(name, description=about, help=about) for name, about in _ABOUT.items()}
-    made_of["edit"].add_argument("--new", action="store_true", help="leave the one there is, begin another")
+    which = made_of["edit"].add_mutually_exclusive_group()
+    which.add_argument(
+        "branch", metavar="BRANCH", nargs="?", default="", help="an earlier one, to go on with it"
+    )
+    which.add_argument("--new", action="store_true", help="leave the one there is, begin another")
     made_of["commit"].add_argument("-m", "--message", metavar="TEXT", required=True, help="what was done")
     for one in made_of.values():
         add_json(one)
@@ -38,19 +43,39 @@ def run(argv: list[str]) -> int:
         return give(args.json, _diff(_here()))
     if args.verb == "commit":
         return give(args.json, _commit(_here(), args.message))
-    return give(args.json, _edit(_here(), args.new))
+    if args.verb == "update":
+        return give(args.json, _update(_here()))
+    return give(args.json, _edit(_here(), args.branch, args.new))
 
 
 def _here() -> Program:
     return program.find(Path(), os.environ)
 
 
-def _edit(here: Program, new: bool) -> Answer:
-    opened = candidate.edit(here, new=new)
-    folder = str(opened.folder)
+def _edit(here: Program, branch: str, new: bool) -> Answer:
+    opened = candidate.edit(here, branch, new=new)
+    folder, beside = str(opened.folder), [str(path) for path in opened.beside]
     where = " in the machine (`org vm shell --root`)" if place.in_guest() else ""
-    notes = tuple(filter(None, (opened.note, f"{opened.branch} is yours to change{where}, in")))
-    return Answer("editing", (folder,), notes, {"branch": opened.branch, "folder": folder})
+    kept = f"kept beside it is what was there before; remove what nobody needs: {', '.join(beside)}"
+    notes = (opened.note, kept if beside else "", f"{opened.branch} is yours to change{where}, in")
+    details = {"branch": opened.branch, "folder": folder, "beside": beside}
+    return Answer("editing", (folder,), tuple(filter(None, notes)), details)
+
+
+def _update(here: Program) -> Answer:
+    program.require(here)
+    done = candidate.update(here)
+    lines = [f"{done.branch} has main, {done.main[:12]}, in its folder: {done.folder}"]
+    if done.files:
+        lines.append(f"these do not fit, and have both between marks: {', '.join(done.files)}")
+    lines.append('`org candidate commit -m "…"` keeps it' + " when they are mended" * bool(done.files))
+    details = {
+        "branch": done.branch,
+        "folder": str(done.folder),
+        "main": done.main,
+        "files": list(done.files),
+    }
+    return Answer("updated", tuple(lines), (done.note,) * bool(done.note), details)
 
 
 def _commit(here: Program, message: str) -> Answer:
