@@ -4,9 +4,16 @@
     id = "add"
     prompt = "What is 2 + 2?"
     system = "Answer with a number."      # said beforehand, if anything
-    check.regex = '\\b4\\b'                 # or check.json = '{"sum": 4}', or check.python = "scorer.py"
+    check.number = 4                      # or one of those below
     weight = 1.0
     timeout = 120.0                       # seconds for an answer
+
+    check.number = 4                      # the last number of a short answer
+    check.answer = 'yes'                  # a pattern with which a short answer begins or ends,
+    check.not = 'no|maybe'                # and what may not be in it, if anything
+    check.regex = '\\b4\\b'                 # a pattern that is found anywhere
+    check.json = '{"sum": 4}'             # the one value in it; of an object, the share of the right keys
+    check.python = "scorer.py"            # a program that prints a score
 
 A suite comes from current or from the person, never from a candidate.
 """
@@ -17,13 +24,14 @@ import hashlib
 import json
 import math
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 from org.errors import ConfigError
 from org.ops import settings
+from org.ops.fitness import answers
 
 FILE = "fitness.toml"
 TIMEOUT_S = 120.0
@@ -31,20 +39,21 @@ MOST_WEIGHT = 10.0
 MOST_TEXT = 20_000
 """Characters of an answer that count."""
 
-Kind: TypeAlias = Literal["regex", "json", "python"]
-_KINDS: tuple[Kind, ...] = ("regex", "json", "python")
+Kind: TypeAlias = Literal["number", "answer", "regex", "json", "python"]
+_TEXTS: tuple[Kind, ...] = ("answer", "regex", "json", "python")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_NESTED = 50  # values in one another, beyond which a text is no answer
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`check` is a pattern, a JSON text, or the path of a program, as `kind` says."""
+    """`check` is a number, a pattern, a JSON text, or the path of a program, as `kind` says; `unless` is a
+    pattern that is not found in a right answer."""
 
     id: str
     prompt: str
     kind: Kind
     check: str
+    unless: str = ""
     system: str = ""
     weight: float = 1.0
     timeout_s: float = TIMEOUT_S
@@ -84,32 +93,41 @@ def _task(name: str, number: int, entry: object) -> Task:
     unknown = sorted(entry.keys() - {"id", "prompt", "system", "check", "weight", "timeout"})
     if unknown:
         raise ConfigError(f"{where}: `{unknown[0]}` is not known")
-    kind, check = _check(where, entry.get("check"))
+    kind, check, unless = _check(where, entry.get("check"))
     prompt, system = entry.get("prompt"), entry.get("system", "")
     if not isinstance(prompt, str) or not prompt.strip() or not isinstance(system, str):
         raise ConfigError(f"{where}: `prompt` must be a text, and `system` one if it is there")
     weight = _number(where, entry, "weight", 1.0, MOST_WEIGHT)
     timeout_s = _number(where, entry, "timeout", TIMEOUT_S, 3600.0)
-    return Task(id, prompt, kind, check, system, weight, timeout_s)
+    return Task(id, prompt, kind, check, unless, system, weight, timeout_s)
 
 
-def _check(where: str, check: object) -> tuple[Kind, str]:
-    found = list(check.items()) if isinstance(check, dict) else []
-    match found:
-        case [(kind, str(text))] if kind in _KINDS and text:
+def _check(where: str, check: object) -> tuple[Kind, str, str]:
+    """The kind, what is looked for, and what may not be there."""
+    found = dict(check) if isinstance(check, dict) else {}
+    unless = found.pop("not", "")
+    match list(found.items()):
+        case [("number", int() | float() as number)] if not isinstance(number, bool) and not unless:
+            if math.isfinite(number):
+                return "number", str(number), ""
+        case [(kind, str(text))] if kind in _TEXTS and text and isinstance(unless, str):
             _prove(where, kind, text)
-            return kind, text
-    raise ConfigError(f"{where}: `check` must be one of `regex`, `json` and `python`, with a text")
+            if unless and kind != "answer":
+                raise ConfigError(f"{where}: `not` goes with `answer`")
+            if unless:
+                _prove(where, "regex", unless)
+            return kind, text, unless
+    raise ConfigError(f"{where}: `check` must be a `number`, or one of {', '.join(_TEXTS)}, with a text")
 
 
 def _prove(where: str, kind: Kind, text: str) -> None:
     try:
-        if kind == "regex":
+        if kind in ("answer", "regex"):
             if re.search(text, "", re.MULTILINE):
                 raise ConfigError(f"{where}: `{text}` also finds nothing at all")
         elif kind == "json":
-            wanted = json.loads(text, parse_constant=_no_number)
-            _likeness(wanted, wanted)  # it can be gone through
+            wanted = json.loads(text, parse_constant=answers.no_number)
+            answers.likeness(wanted, wanted)  # it can be gone through
         elif text.startswith("/") or ".." in text.split("/"):
             raise ConfigError(f"{where}: a scorer is a file beside the suite, not {text}")
     except (re.error, OverflowError) as error:
@@ -141,58 +159,17 @@ def _digest(tasks: tuple[Task, ...], scorers: Mapping[str, bytes]) -> str:
 
 
 def score(task: Task, answer: str) -> float:
-    """How good an answer is, from 0 to 1, by a pattern or a JSON text. To repeat the prompt is no answer."""
-    answer = answer[:MOST_TEXT].replace(task.prompt.strip(), " ")
-    if task.kind == "regex":
-        return float(re.search(task.check, answer, re.MULTILINE) is not None)
-    wanted = json.loads(task.check)
-    return max((_likeness(wanted, found) for found in json_values(answer)), default=0.0)
-
-
-def json_values(text: str) -> Iterator[Any]:
-    """The JSON values that stand in a text, whatever is around them; of a value, not its parts. A text that
-    is JSON as a whole is the only one."""
-    decoder = json.JSONDecoder(parse_constant=_no_number)
-    try:
-        yield decoder.decode(text.strip())
-        return
-    except (ValueError, RecursionError):
-        pass
-    at = 0
-    tried = 0
-    while (begin := _OPENS.search(text, at)) is not None and tried < _NESTED:
-        tried += 1
-        try:
-            value, at = decoder.raw_decode(text, begin.start())
-        except (ValueError, RecursionError):
-            at = begin.end()
-        else:
-            yield value
-
-
-_OPENS = re.compile(r"[\[{]")
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
-
-
-def _likeness(wanted: Any, found: Any) -> float:
-    """The share of an object's keys that are right; of anything else, whether it is the same."""
-    if isinstance(wanted, dict) and isinstance(found, dict) and wanted:
-        right = sum(key in found and _same(value, found[key]) for key, value in wanted.items())
-        return right / len(wanted.keys() | found.keys())
-    return float(_same(wanted, found))
-
-
-def _same(wanted: Any, found: Any) -> bool:
-    if isinstance(wanted, bool) or isinstance(found, bool):
-        return wanted is found
-    if isinstance(wanted, int | float) and isinstance(found, int | float):
-        finite = max(abs(wanted), abs(found)) <= sys.float_info.max
-        return wanted == found or (finite and math.isclose(wanted, found))
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        return wanted.keys() == found.keys() and all(_same(one, found[key]) for key, one in wanted.items())
-    if isinstance(wanted, list) and isinstance(found, list):
-        return len(wanted) == len(found) and all(map(_same, wanted, found))
-    return bool(wanted == found)
+    """How good an answer is, from 0 to 1, by all but a program. To repeat the prompt is no answer."""
+    answer = answers.said(answer[:MOST_TEXT].replace(task.prompt.strip(), " "))
+    if task.unless and re.search(task.unless, answer, re.MULTILINE):
+        return 0.0
+    match task.kind:
+        case "number":
+            return float(answers.number(answer) == Decimal(task.check))
+        case "answer":
+            return float(answers.says(task.check, answer))
+        case "regex":
+            return float(re.search(task.check, answer, re.MULTILINE) is not None)
+    found = list(answers.json_values(answer))
+    # Who offers several has not chosen.
+    return answers.likeness(json.loads(task.check), found[0]) if len(found) == 1 else 0.0
