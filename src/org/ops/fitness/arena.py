@@ -86,6 +86,13 @@ class Side:
             return None
         return self._generation.ended.result()
 
+    def again(self, after: Side | None = None) -> Side:
+        """The same generation once more, in a place of its own, or in that of another, which has ended."""
+        side = Side(self._program, self.name, self.commit, self._folder, self._ask)
+        if after is not None:
+            side._place = after._place
+        return side
+
     # -- its life
 
     async def start(self) -> None:

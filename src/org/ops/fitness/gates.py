@@ -81,7 +81,7 @@ async def probe(current: Side, candidate: Side, rules: Rules, health: str) -> Fi
     asked = _questions(rules, health)
     for method, path, body, with_token in asked:
         ours, theirs = [
-            await asyncio.to_thread(_status, side, method, path, body, with_token)
+            await asyncio.to_thread(status, side, method, path, body, with_token)
             for side in (current, candidate)
         ]
         if ours != theirs:
@@ -103,15 +103,16 @@ def _questions(rules: Rules, health: str) -> list[tuple[str, str, bytes | None, 
     return usual + [(method, path, None, True) for method, path in rules.probes]
 
 
-def _status(side: Side, method: str, path: str, body: bytes | None, with_token: bool) -> str:
+def status(side: Side, method: str, path: str, body: bytes | None, with_token: bool) -> str:
+    """Its status, or why there is none."""
     door = side.door if with_token else replace(side.door, token="")
     try:
-        status, _ = ask.request(door, method, path, body, PROBE_S)
+        answered, _ = ask.request(door, method, path, body, PROBE_S)
     except ask.Late:
         return "no answer in time"
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"no answer ({type(error).__name__})"
-    return str(status)
+    return str(answered)
 
 
 # -- it passes current's tests

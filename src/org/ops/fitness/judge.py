@@ -16,7 +16,7 @@ from typing import Any
 from org.errors import ConfigError, EnvironmentProblem, Inconclusive
 from org.ops import control, files, worktrees
 from org.ops.fitness import case as cases
-from org.ops.fitness import gates, guards, inputs, pairs, selftest, sequential
+from org.ops.fitness import gates, guards, inputs, keeping, pairs, selftest, sequential
 from org.ops.fitness.arena import Side, arena, place_of
 from org.ops.fitness.band import Band
 from org.ops.fitness.case import Case, Wish
@@ -116,6 +116,9 @@ async def _gates(
         found.append(Finding("start", False, f"{error.message}: {said}"))
         return
     found.append(await gates.probe(current, side, read.rules, read.settings.health))
+    if read.rules.keeps and not gates.failed(found):
+        progress.step("the candidate goes on with what current keeps, and current with what that leaves")
+        found.append(await keeping.follow(current, side, read.rules))
     if read.rules.tests and not gates.failed(found):
         progress.step("current's tests are run among the files of both")
         ours = Side(layout, "current-tests", read.main, case.current, read.rules.ask)

@@ -4,6 +4,7 @@
 watch = 300                       # seconds after a promote in which it is taken back when it does badly
 protected = ["src/shop/money/"]   # what no candidate changes unless `--allow-protected` was said
 probes = ["GET /v1/models"]       # asked of both, to be answered with the same status
+keeps = ['POST /notes {"title": "{name}"}', "GET /notes/{name}"]   # what it keeps, and finds again
 tests = "{python} -m pytest -q --junitxml={report}"
 [generation.ask]
 path = "/v1/chat/completions"
@@ -20,6 +21,7 @@ counter = "org_http_requests_total"   # has a label `status`
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +32,8 @@ from org.ops import settings
 from org.ops.settings import FILE
 
 MOST_PAIRS = 10_000
+NAME = "{name}"
+"""What stands in `keeps` for a word that is another each time."""
 OURS = ("fitness.toml",)
 """Files that the gate itself goes by."""
 
@@ -65,6 +69,7 @@ class Rules:
     metrics: Metrics = field(default_factory=Metrics)
     tests: tuple[str, ...] = ()
     probes: tuple[tuple[str, str], ...] = ()
+    keeps: tuple[tuple[str, str, str], ...] = ()
     protected: tuple[str, ...] = OURS
     watch_s: float = 300.0
     table: Mapping[str, Any] = field(default_factory=dict)
@@ -91,6 +96,7 @@ def read(text: str) -> Rules:
         Metrics(_path(metrics, "path", ""), _text(metrics, "counter", "")),
         _command(table),
         tuple(map(_probe, _texts(table, "probes"))),
+        tuple(map(_request, _texts(table, "keeps"))),
         (*OURS, *_texts(table, "protected")),
         _number(table, "watch", usual.watch_s, 0, 86_400),
         table,
@@ -146,6 +152,18 @@ def _probe(text: str) -> tuple[str, str]:
         case [method, path] if method in ("GET", "HEAD", "POST", "DELETE") and path.startswith("/"):
             return method, path
     raise _off("probes", f'must be such as "GET /health", not {text!r}')
+
+
+def _request(text: str) -> tuple[str, str, str]:
+    """Method, path and body, which may be empty."""
+    method, path, body, *_ = *text.split(maxsplit=2), "", "", ""
+    try:
+        json.loads(body or "{}")
+    except ValueError:
+        path = ""
+    if method not in ("GET", "HEAD", "POST", "PUT", "DELETE") or not path.startswith("/"):
+        raise _off("keeps", f'must be such as \'POST /notes {{"title": "{{name}}"}}\', not {text!r}')
+    return method, path, body
 
 
 def _command(table: Mapping[str, Any]) -> tuple[str, ...]:
