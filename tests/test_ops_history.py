@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ops_kit import Shop, idle, raw_commit
@@ -136,12 +136,24 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return made
 
 
+def said(message: str, *, name: str = "Ada", encoding: str = "", merge: bool = False) -> example:
+    return example(message.encode(), name, "ada@example.org", ADA, encoding, merge)
+
+
+@said("x\n\nOrg-Commit: a|b")
+@said("x\n\nOrg-Commit: a\n b")
+@said("x\n\nOrg-Commit: a\0b")
+@said("x\n\nFoo: a\x1db")
+@said("x\n\nFoo: a\x1dPROMOTE\x1fPROMOTE CANDIDATE\x1f1\x1fOrg-Promote: 1")
+@said("x\n\nOrg-Promote: 2", merge=True)
+@said("x\n\nOrg-Rollback: 1\nOrg-Rollback-Of: PROMOTE")
+@said("x\n\nFoo: +AAo-org", name="+AAo-org +ADw-org+AEA-localhost+AD4-+AAo-", encoding="UTF-7")
 @settings(max_examples=60, deadline=None)
 @given(
     message=MESSAGES,
     name=NAMES | st.just("org"),
     email=NAMES | st.just("org@localhost"),
-    committer=st.sampled_from(["Ada <ada@example.org>", AUTHOR]),
+    committer=st.sampled_from([ADA, AUTHOR]),
     encoding=st.sampled_from(["", "UTF-7", "UTF-16", "ISO-8859-1", "none"]),
     merge=st.booleans(),
 )
