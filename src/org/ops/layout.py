@@ -87,7 +87,7 @@ class Layout:
 
     @property
     def candidate_home(self) -> Path:
-        return self.root / "candidate-home"
+        return self.root / "state"
 
     @property
     def run(self) -> Path:
