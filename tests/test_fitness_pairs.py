@@ -9,15 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fitness_kit import TASKS, Stub, completion, doubles
+from fitness_kit import TASKS, Stub, answer, completion, doubles
 from org.errors import Inconclusive
 from org.ops.fitness import guards, selftest, tasks
 from org.ops.fitness.band import Band, band
 from org.ops.fitness.pairs import Half, Match, Pair, draw, play
 from org.ops.fitness.rules import Budget
-from org.ops.fitness.sequential import plan
-from org.ops.fitness.tasks import Suite
+from org.ops.fitness.sequential import estimate, plan
+from org.ops.fitness.tasks import Suite, Task
 
 SUITE = tasks.read(TASKS)
 DOWN = b'{"error": {"message": "the model server is down"}}'
@@ -55,11 +57,28 @@ def wrong(prompt: str, seed: int) -> tuple[int, bytes]:
 
 
 def test_as_many_of_each_task_as_of_any_other() -> None:
-    drawn = draw(SUITE.tasks, 30, random.Random(1))
+    drawn = draw(SUITE.tasks, 36, random.Random(1))
     assert set(Counter(one.task.id for one in drawn).values()) == {3}
     assert len({one.seed for one in drawn}) == 36
     assert 8 < sum(one.candidate_first for one in drawn) < 28
-    assert drawn == draw(SUITE.tasks, 30, random.Random(1)) != draw(SUITE.tasks, 30, random.Random(2))
+    assert drawn == draw(SUITE.tasks, 36, random.Random(1)) != draw(SUITE.tasks, 36, random.Random(2))
+
+
+@given(st.lists(st.floats(1e-300, 10), min_size=1, max_size=30), st.integers(1, 200), st.integers(0, 2**32))
+def test_each_task_is_drawn_as_often_as_it_weighs(weights: list[float], pairs: int, seed: int) -> None:
+    tasks = [Task(f"{n}", "p", "number", "1", weight=weight) for n, weight in enumerate(weights)]
+    drawn = Counter(int(one.task.id) for one in draw(tasks, pairs, random.Random(seed)))
+    assert drawn.total() == pairs
+    for number, weight in enumerate(weights):
+        assert abs(drawn[number] - pairs * weight / sum(weights)) < 1.001
+
+
+def test_what_is_drawn_once_too_often_is_so_by_chance() -> None:
+    """Of three tasks that weigh the same two are drawn, and each as often as the others."""
+    found = Counter(
+        one.task.id for seed in range(600) for one in draw(SUITE.tasks[:3], 2, random.Random(seed))
+    )
+    assert sorted(found.values()) == pytest.approx([400] * 3, abs=60)
 
 
 def test_fewer_pairs_than_tasks_are_of_some_tasks() -> None:
@@ -101,21 +120,48 @@ async def test_a_heavy_task_counts_for_more(stub: Callable[[Reply], Stub]) -> No
     def but_the_first(prompt: str, seed: int) -> tuple[int, bytes]:
         return wrong(prompt, seed) if prompt == "double 1" else doubles(prompt, seed)
 
-    outcome = await play(match(12, heavy, to_the_end=True), stub(doubles), stub(but_the_first), quiet)
-    weights = {pair.task: pair.weight for pair in outcome.pairs}
-    assert weights["double-1"] == pytest.approx(10 * weights["double-2"])
-    assert sum(weights.values()) == pytest.approx(12)
-    assert sum(pair.difference for pair in outcome.pairs) == pytest.approx(-weights["double-1"])
+    outcome = await play(match(42, heavy, to_the_end=True), stub(doubles), stub(but_the_first), quiet)
+    assert Counter(pair.task for pair in outcome.pairs) == {
+        task.id: 2 * round(task.weight) for task in heavy.tasks
+    }
+    assert (outcome.verdict, sum(pair.difference for pair in outcome.pairs)) == ("fail", -20)
 
 
 async def test_the_anchor_is_a_second_test(stub: Callable[[Reply], Stub]) -> None:
     """As good as current, and both much worse than what was once."""
-    anchor = {task.id: 1.0 for task in SUITE.tasks}
-    outcome = await play(match(anchor=anchor), stub(wrong), stub(wrong), quiet)
+    once = {task.id: 1.0 for task in SUITE.tasks}
+    outcome = await play(match(anchor=once, anchor_rule=plan(24)), stub(wrong), stub(wrong), quiet)
     assert (outcome.verdict, outcome.decision.verdict) == ("fail", "inconclusive")
     assert "below the anchor" in outcome.why
-    known = {task.id: 0.0 for task in SUITE.tasks}
-    assert (await play(match(anchor=known), stub(wrong), stub(wrong), quiet)).verdict == "pass"
+    as_ever = {task.id: 0.0 for task in SUITE.tasks}
+    outcome = await play(match(anchor=as_ever, anchor_rule=plan(24)), stub(wrong), stub(wrong), quiet)
+    assert outcome.verdict == "pass"
+
+
+async def test_what_is_not_known_of_the_anchor_tells_nothing(stub: Callable[[Reply], Stub]) -> None:
+    """It is looked at after each quarter of what is known, and what is not does not make it seem less."""
+    half = {task.id: 1.0 for task in SUITE.tasks[:6]}
+    game = match(anchor=half, anchor_rule=plan(12))
+    outcome = await play(game, stub(wrong), stub(wrong), quiet)
+    asked = [pair for pair in outcome.pairs if pair.task in half]
+    assert outcome.against_anchor is not None
+    (look,) = [look for look in outcome.against_anchor.looks if look.fails]
+    assert (outcome.verdict, look.estimate.pairs) == ("fail", len(asked))
+    assert look.estimate == estimate([-1.0] * len(asked))
+    assert "below the anchor" in outcome.why
+
+
+async def test_who_is_not_decided_about_is_said(stub: Callable[[Reply], Stub]) -> None:
+    """As good as current for certain; of the anchor it cannot be told."""
+    anchor = {task.id: 0.5 + 0.5 * (number % 2) for number, task in enumerate(SUITE.tasks)}
+
+    def half(prompt: str, seed: int) -> tuple[int, bytes]:
+        return doubles(prompt, seed) if int(prompt.split()[1]) % 4 < 3 else wrong(prompt, seed)
+
+    game = match(anchor=anchor, anchor_rule=plan(24, 8))
+    outcome = await play(game, stub(half), stub(half), quiet)
+    assert (outcome.verdict, outcome.decision.verdict) == ("inconclusive", "pass")
+    assert "the anchor" in outcome.why
 
 
 # -- what is lost
@@ -276,7 +322,7 @@ def test_a_band_holds_what_it_was_made_of_and_not_what_is_dead() -> None:
 
 
 def pair(candidate: Half) -> Pair:
-    return Pair("t", 1, False, 1.0, Half(1, 1.0, 100), candidate)
+    return Pair("t", 1, False, Half(1, 1.0, 100, length=400), candidate)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +332,9 @@ def pair(candidate: Half) -> Pair:
         (Half(1, 1.8, 100), "an answer takes 1.80 s, current's 1.00 s"),
         (Half(1, 1.0, 170), ""),
         (Half(1, 1.0, 171), "an answer takes 171 tokens, current's 100"),
-        (Half(1, 1.0, None), ""),
+        (Half(1, 1.0, None), "30 of 30 answers do not say how many tokens they took, current's do"),
+        (Half(1, 1.0, 100, length=680), ""),
+        (Half(1, 1.0, 100, length=681), "an answer has 681 characters, current's 400"),
         (Half(0, 0.1, None, "late"), "30 of 30 answers are missing: late"),
     ],
 )
@@ -299,3 +347,21 @@ def test_a_few_errors_are_forgiven() -> None:
     assert guards.findings([bad] * 3 + [good] * 97) == []
     assert guards.findings([bad] * 4 + [good] * 96) == ["4 of 100 answers are missing: late"]
     assert guards.findings([]) == []
+
+
+def test_who_never_said_what_it_took_need_not() -> None:
+    quiet = Half(1, 1.0, None)
+    assert guards.findings([Pair("t", 1, False, quiet, quiet)] * 30) == []
+    assert guards.findings([Pair("t", 1, False, quiet, Half(1, 1.0, 9000))] * 30) == []
+    assert guards.findings([pair(quiet)] * 3 + [pair(Half(1, 1.0, 100))] * 97) == []
+
+
+async def test_what_was_said_is_measured_and_not_believed(stub: Callable[[Reply], Stub]) -> None:
+    def long(prompt: str, seed: int) -> tuple[int, bytes]:
+        return 200, completion(answer("well", prompt, seed) + " " * 200, tokens=1)
+
+    outcome = await play(match(), stub(doubles), stub(long), quiet)
+    assert (outcome.verdict, guards.findings(outcome.pairs)) == (
+        "pass",
+        ["an answer has 202 characters, current's 2"],
+    )

@@ -27,7 +27,7 @@ def verdict(word: str = "pass", pairs: int = 75, planned: int = 100, worse_by: f
             Half(float(rng.random() < 0.7 - down), 0.2 + rng.random(), rng.randrange(10, 90))
             for down in (0.0, worse_by)
         )
-        asked.append(Pair(f"task-{number}", number, rng.random() < 0.5, 1.0, ours, theirs))
+        asked.append(Pair(f"task-{number}", number, rng.random() < 0.5, ours, theirs))
     return {
         "verdict": word,
         "why": f"because {EVIL}",
@@ -108,35 +108,28 @@ def test_the_drawing_keeps_its_size(pairs: int, planned: int) -> None:
 # -- the anchor
 
 
-def judged(
-    main: str, commit: str, *, superior: bool = False, suite: str = "s", score: float = 1.0
-) -> tuple[str, dict[str, Any]]:
-    half = {"score": score}
-    pairs = [
-        {"task": "t", "discarded": "", "current": {"score": 0.5}, "candidate": half},
-        {"task": "t", "discarded": "", "current": {"score": 1.0}, "candidate": half},
-        {"task": "u", "discarded": "lost", "current": {"score": 0.0}, "candidate": half},
-    ]
-    return commit, {"main": main, "suite": suite, "model": "m", "superior": superior, "pairs": pairs}
+def judged(main: str, *, superior: bool = False, suite: str = "s", score: float = 0.75) -> dict[str, Any]:
+    return {"main": main, "suite": suite, "model": "m", "superior": superior, "known": {"t": score}}
 
 
 def test_the_first_anchor_is_the_first_current() -> None:
     assert anchor.find([], "m0", "s", "m") == anchor.Anchor("m0", {})
-    promotes = [judged("m0", "m1"), judged("m1", "m2")]
+    promotes = [judged("m0"), judged("m1", score=0.5)]
     assert anchor.find(promotes, "m2", "s", "m") == anchor.Anchor("m0", {"t": 0.75})
 
 
 def test_who_was_better_is_the_next() -> None:
-    promotes = [judged("m0", "m1"), judged("m1", "m2", superior=True, score=0.9), judged("m2", "m3")]
-    assert anchor.find(promotes, "m3", "s", "m") == anchor.Anchor("m2", {"t": 0.9})
+    """By the scores that it had as current: those with which it was better were its luckiest."""
+    promotes = [judged("m0"), judged("m1", superior=True), judged("m2", score=0.9), judged("m3")]
+    assert anchor.find(promotes, "m4", "s", "m") == anchor.Anchor("m2", {"t": 0.9})
     assert anchor.find(promotes[:2], "m2", "s", "m") == anchor.Anchor("m2", {})  # that is current
 
 
 def test_another_suite_or_model_begins_anew() -> None:
-    promotes = [judged("m0", "m1", suite="old"), judged("m1", "m2")]
+    promotes = [judged("m0", suite="old"), judged("m1")]
     assert anchor.find(promotes, "m2", "s", "m").commit == "m1"
     assert anchor.find(promotes, "m2", "s", "other") == anchor.Anchor("m2", {})
-    assert anchor.find([("m1", None)], "m1", "s", "m") == anchor.Anchor("m1", {})
+    assert anchor.find([None], "m1", "s", "m") == anchor.Anchor("m1", {})
 
 
 # -- reports of tests
@@ -171,6 +164,7 @@ def test_what_is_not_said_is_usual() -> None:
     assert read("[generation]\nprobes = ['GET /x']").probes == (("GET", "/x"),)
     assert read("[generation]\ntests = 'run {report}'").tests == ("run", "{report}")
     assert read("[generation.fitness]\npairs = 12").budget.pairs == 12
+    assert read("[generation]\nprobes = ['GET /x']\nfitness = { pairs = 0 }").budget.pairs == 0
 
 
 @pytest.mark.parametrize(
@@ -183,7 +177,8 @@ def test_what_is_not_said_is_usual() -> None:
         ("[generation.ask]\nmodel = 1", "model .* must be a text"),
         ("[generation.ask]\ntoken = '/etc/passwd'", "token .* below the state folder"),
         ("[generation.ask]\ntoken = 'a/../../b'", "token .* below the state folder"),
-        ("[generation.fitness]\npairs = 0", "pairs .* between 1 and 10000"),
+        ("[generation.fitness]\npairs = -1", "pairs .* between 0 and 10000"),
+        ("[generation.fitness]\npairs = 0", "pairs .* must not be 0 without `tests` or `probes`"),
         ("[generation.fitness]\npairs = 1.5", "pairs .* between"),
         ("[generation]\nwatch = -1", "watch .* between 0"),
         ("[generation]\nwatch = nan", "watch .* between 0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from org.errors import EnvironmentProblem
 from org.ops.git import Git
@@ -27,13 +27,28 @@ def read(git: Git, merge: str) -> dict[str, object] | None:
     text = git.run("log", "--no-walk", f"--notes={_REF}", "--format=%N", merge)
     if not text.strip():
         return None
+    verdict = _parse(merge, text)
+    if verdict is None:
+        raise EnvironmentProblem(f"the verdict on {merge} cannot be read", "`org fitness` makes a new one")
+    return verdict
+
+
+def read_all(git: Git, merges: Sequence[str]) -> list[dict[str, object]]:
+    """The verdicts on these merges; one that cannot be read is `read`'s to complain of."""
+    if not merges:
+        return []
+    words = ("log", "-z", "--no-walk", "--stdin", f"--notes={_REF}", "--format=%H %N")
+    said = git.ask(*words, input="".join(f"{merge}\n" for merge in merges))[1]
+    found = (_parse(*line.split(" ", 1)) for line in said.split("\0") if line)
+    return [verdict for verdict in found if verdict is not None]
+
+
+def _parse(merge: str, text: str) -> dict[str, object] | None:
     try:
         verdict = json.loads(text)
     except ValueError:
-        verdict = None
-    if not isinstance(verdict, dict) or verdict.get("merge") != merge:
-        raise EnvironmentProblem(f"the verdict on {merge} cannot be read", "`org fitness` makes a new one")
-    return verdict
+        return None
+    return verdict if isinstance(verdict, dict) and verdict.get("merge") == merge else None
 
 
 def canonical(verdict: Mapping[str, object]) -> str:

@@ -2,13 +2,12 @@
 
 Each candidate may seem a little worse than the one before it. The anchor is the last generation that was
 found better than its current, or the first of all: what is much worse than that one does not pass, however
-small the step to it was.
+small the step to it was. What is known of it was found when it was current itself, by its self-test: the
+scores with which it was found better are better than it is, or it would not have been.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,27 +21,16 @@ class Anchor:
     means: Mapping[str, float] = field(default_factory=dict)
 
 
-def find(
-    promotes: Sequence[tuple[str, Mapping[str, Any] | None]], main: str, suite: str, model: str
-) -> Anchor:
-    """The anchor of a main; `promotes` are those that stand, oldest first: the commit and its verdict.
+def find(promotes: Sequence[Mapping[str, Any] | None], main: str, suite: str, model: str) -> Anchor:
+    """The anchor of a main, by the verdicts of the promotes that stand, oldest first.
 
     Scores of another suite or model say nothing here, so what is before those is left out.
     """
     chosen = Anchor(main)
-    for commit, verdict in reversed(promotes):
+    for verdict in reversed(promotes):
         if verdict is None or verdict.get("suite") != suite or verdict.get("model") != model:
             break
         if verdict.get("superior"):
-            return Anchor(commit, {} if commit == main else means(verdict, "candidate"))
-        chosen = Anchor(str(verdict.get("main", "")), means(verdict, "current"))
+            break
+        chosen = Anchor(str(verdict.get("main", "")), verdict.get("known", {}))
     return chosen
-
-
-def means(verdict: Mapping[str, Any], side: str) -> dict[str, float]:
-    """The mean score of a side of a verdict's pairs at each task."""
-    scores: defaultdict[str, list[float]] = defaultdict(list)
-    for pair in verdict.get("pairs", ()):
-        if not pair["discarded"]:
-            scores[pair["task"]].append(float(pair[side]["score"]))
-    return {task: statistics.fmean(found) for task, found in scores.items()}

@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from org.errors import Busy, OrgError
+from org.errors import Busy
+
 from org.ops import history, refs, trust, verdicts, worktrees
 from org.ops.fitness import anchor, inputs, policy, sequential
 from org.ops.fitness.anchor import Anchor
 from org.ops.fitness.inputs import Inputs
 from org.ops.git import Git
-from org.ops.history import CANDIDATE, History
+from org.ops.history import History
 from org.ops.merges import Gate
 from org.ops.program import Program
 from org.ops.refs import GATES, THEIRS, Refs
@@ -37,7 +38,7 @@ class Wish:
 @dataclass(frozen=True, slots=True)
 class Case:
     """`current` and `candidate` are the folders of main's and the merge's files; `wrong` is what is wrong
-    with the latter. `since` is the promote before it, `attempt` how often this branch was tried since."""
+    with the latter. `since` is the promote before it, `attempt` how often anything was tried since."""
 
     gate: Gate
     inputs: Inputs
@@ -51,19 +52,14 @@ class Case:
 
 
 def prepare(program: Program, gate: Gate, wish: Wish) -> Case:
-    """Raises `ConfigError` for what is off or not trusted, `OrgError` when no attempt is left."""
+    """Raises `ConfigError` for what is off or not trusted."""
     with patiently(program, "fitness") as git:
         known = trusted(program, git)
         told = history.read(git, known)
         current = worktrees.ensure(program.layout, git, gate.main)
         read = inputs.read(git, gate.main, current, wish.tasks)
         since = told.promotes[-1].commit if told.promotes else ""
-        attempt = _spent(git, gate.branch, since) + 1
-        if attempt > len(sequential.CONSTANTS):
-            raise OrgError(
-                f"{gate.branch} was tried {attempt - 1} times: one more could pass by luck alone",
-                "`org candidate edit --new` begins another",
-            )
+        attempt = _spent(git, since) + 1
         wrong = policy.findings(
             git, gate.main, gate.merge, read.rules.protected, allow_protected=wish.allow_protected
         )
@@ -122,18 +118,13 @@ def patiently(program: Program, purpose: str) -> Iterator[Git]:
         yield git
 
 
-def _spent(git: Git, branch: str, since: str) -> int:
-    """How often a branch was tried since a promote, whatever its commits were."""
-    form = f"%(objectname) %(contents:trailers:key={CANDIDATE},valueonly=true,separator=%2C)"
-    found = [0]
-    for line in git.run("for-each-ref", f"--format={form}", GATES).splitlines():
-        merge, _, name = line.partition(" ")
-        verdict = verdicts.read(git, merge) if name.strip() == branch else None
-        if verdict is not None and verdict.get("since") == since:
-            found.append(int(str(verdict.get("spent", 0))))
-    return max(found)
+def _spent(git: Git, since: str) -> int:
+    """How often anything was tried since a promote: another branch, or a byte more, is another chance too."""
+    merges = git.run("for-each-ref", "--format=%(objectname)", GATES).split()
+    found = [one for one in verdicts.read_all(git, merges) if one.get("since") == since]
+    return max((int(str(one.get("spent", 0))) for one in found), default=0)
 
 
 def _anchor(git: Git, told: History, main: str, read: Inputs) -> Anchor:
-    promotes = [(promote.commit, verdicts.read(git, promote.commit)) for promote in told.standing]
+    promotes = [verdicts.read(git, promote.commit) for promote in told.standing]
     return anchor.find(promotes, main, read.suite.digest, read.model)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from org.errors import ConfigError, EnvironmentProblem, Inconclusive
-from org.ops import control, files, worktrees
+from org.ops import control, worktrees
 from org.ops.fitness import case as cases
-from org.ops.fitness import gates, guards, inputs, keeping, pairs, selftest, sequential
+from org.ops.fitness import gates, guards, inputs, keeping, known, pairs, selftest, sequential
 from org.ops.fitness.arena import Side, arena, place_of
-from org.ops.fitness.band import Band
 from org.ops.fitness.case import Case, Wish
 from org.ops.fitness.gates import Finding
 from org.ops.fitness.inputs import Inputs
+from org.ops.fitness.known import Known
 from org.ops.fitness.pairs import Match, Outcome, Pair
 from org.ops.fitness.progress import Progress
 from org.ops.fitness.selftest import Tested
@@ -31,17 +29,17 @@ from org.ops.merges import Gate
 from org.ops.program import Program
 
 USUAL = Wish()
-_CACHE = "selftest.json"
 
 
 @dataclass(slots=True)
 class Trial:
-    """What is found out. `seed` is what the pairs are drawn with."""
+    """What is found out. `seed` is what the pairs are drawn with, `asked` how many a first attempt takes."""
 
     seed: int
+    asked: int
     findings: list[Finding]
     outcome: Outcome | None = None
-    band: Band | None = None
+    main: Known | None = None
     shared: str = ""
 
 
@@ -53,7 +51,7 @@ def run(program: Program, gate: Gate, wish: Wish = USUAL, progress: Progress | N
     with hold(place_of(program.layout), "fitness"):
         case = cases.prepare(program, gate, wish)
         files_of = Finding("files", not case.wrong, "; ".join(case.wrong) or "nothing that is forbidden")
-        trial = Trial(secrets.randbits(32), [files_of])
+        trial = Trial(secrets.randbits(32), _asked(case.inputs, wish), [files_of])
         if not case.wrong:
             asyncio.run(_try(program, case, wish, trial, progress or Progress()))
         _tidy(program, gate)
@@ -140,9 +138,9 @@ async def _compare(
     program: Program, case: Case, wish: Wish, current: Side, side: Side, trial: Trial, progress: Progress
 ) -> None:
     layout, read = program.layout, case.inputs
-    trial.band = _cached(layout, read, wish)
-    if trial.band is None:
-        trial.band = (await _self_test(layout, read, case.current, wish, current, progress)).band
+    trial.main = known.find(place_of(layout).root, _of_what(read, wish))
+    if trial.main is None:
+        trial.main = known.of(await _self_test(layout, read, case.current, wish, current, progress))
     match = _match(read, wish, trial.seed, case.attempt, case.anchor.means)
     progress.step(f"{case.gate.branch}: {match.rule.pairs} pairs at most, attempt {case.attempt}")
     cases.begin(program, case)
@@ -160,7 +158,7 @@ async def _self_test(
         match = _match(read, wish, secrets.randbits(32))
         tested = await selftest.self_test(match, current, twin, progress.pairs)
     progress.end()
-    _cache(layout, read, wish, tested.band)
+    known.keep(place_of(layout).root, _of_what(read, wish), known.of(tested))
     return tested
 
 
@@ -182,32 +180,25 @@ async def _start(side: Side) -> None:
         raise Inconclusive(f"current does not start here: {error.message}", error.hint) from None
 
 
-def _match(read: Inputs, wish: Wish, seed: int, attempt: int = 1, anchor: Any = None) -> Match:
-    wanted = max(wish.pairs or read.rules.budget.pairs, sequential.least_pairs(attempt))
+def _match(read: Inputs, wish: Wish, seed: int, attempt: int = 1, means: Mapping[str, float] = {}) -> Match:
+    """`means` are the anchor's."""
+    wanted = sequential.pairs_for(_asked(read, wish), attempt)
     drawn = pairs.draw(read.suite.tasks, wanted, random.Random(seed))
-    return Match(
-        read.suite, sequential.plan(len(drawn), attempt), drawn, read.rules.budget, anchor=anchor or {}
-    )
+    comparable = sum(one.task.id in means for one in drawn)
+    against = None
+    if comparable >= sequential.least_pairs(attempt):  # else nobody could pass
+        against = sequential.plan(comparable, attempt, sequential.MARGIN_OF_ANCHOR)
+    return Match(read.suite, sequential.plan(wanted, attempt), drawn, read.rules.budget, means, against)
 
 
-# -- what the self-test found, kept
+def _of_what(read: Inputs, wish: Wish) -> object:
+    """What a self-test is of."""
+    return [read.names, wish.pairs]
 
 
-def _cached(layout: Layout, read: Inputs, wish: Wish) -> Band | None:
-    kept = files.read_json(place_of(layout).root / _CACHE) or {}
-    if kept.get("key") != _key(read, wish):
-        return None
-    return Band(int(kept["count"]), float(kept["mean"]), float(kept["spread"]))
-
-
-def _cache(layout: Layout, read: Inputs, wish: Wish, band: Band) -> None:
-    texts = {name: str(value) for name, value in asdict(band).items()}
-    files.write_json(place_of(layout).root / _CACHE, {"key": _key(read, wish), **texts})
-
-
-def _key(read: Inputs, wish: Wish) -> str:
-    named = json.dumps([read.names, wish.pairs], sort_keys=True)
-    return hashlib.sha256(named.encode()).hexdigest()
+def _asked(read: Inputs, wish: Wish) -> int:
+    """How many pairs a first attempt takes."""
+    return wish.pairs or read.rules.budget.pairs
 
 
 # -- the verdict
@@ -218,12 +209,13 @@ def _verdict(case: Case, trial: Trial) -> dict[str, Any]:
     told: dict[str, Any] = {**cases.names(case), "verdict": word, "why": why}
     told["findings"] = [asdict(finding) for finding in trial.findings]
     told["shared_because"] = trial.shared
-    if trial.outcome is not None and trial.band is not None:
-        told |= _compared(case, trial.outcome, trial.band) | {"seed": trial.seed}
+    told["asked"] = trial.asked
+    if trial.outcome is not None and trial.main is not None:
+        told |= _compared(case, trial.outcome, trial.main) | {"seed": trial.seed}
     return told
 
 
-def _compared(case: Case, outcome: Outcome, band: Band) -> dict[str, Any]:
+def _compared(case: Case, outcome: Outcome, main: Known) -> dict[str, Any]:
     rule = outcome.rule
     looks = outcome.decision.looks
     against = outcome.against_anchor
@@ -236,7 +228,8 @@ def _compared(case: Case, outcome: Outcome, band: Band) -> dict[str, Any]:
         "superior": bool(looks) and looks[-1].is_better,
         "anchor": case.anchor.commit,
         "anchor_looks": [asdict(look) for look in against.looks] if against else [],
-        "band": asdict(band),
+        "band": asdict(main.band),
+        "known": dict(main.means),
         "costs": asdict(guards.costs(outcome.pairs)),
         "pairs": [_pair(pair) for pair in outcome.pairs],
     }
@@ -251,13 +244,14 @@ def _pair(pair: Pair) -> dict[str, Any]:
 
 def _decided(trial: Trial) -> tuple[sequential.Verdict, str]:
     """What all of it comes to, and why."""
-    outcome, band = trial.outcome, trial.band
+    outcome, main = trial.outcome, trial.main
     if why := gates.failed(trial.findings):
         return "fail", why
-    if outcome is None or band is None:
+    if outcome is None or main is None:
         return "inconclusive", "nothing was compared"
     scores = [pair.current.score for pair in outcome.counted]
-    if not band.holds(scores):
+    if not main.band.holds(scores):
         found = sum(scores) / len(scores) if scores else 0.0
-        return "inconclusive", f"current itself does as never before: {found:.2f} a task, not {band.mean:.2f}"
+        usual = main.band.mean
+        return "inconclusive", f"current itself does as never before: {found:.2f} a task, not {usual:.2f}"
     return outcome.verdict, outcome.why

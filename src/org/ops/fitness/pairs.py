@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import statistics
 import time
+from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Protocol, TypeAlias
 
 from org.ops.fitness import ask, scorers, sequential
@@ -43,29 +44,30 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """How one side did: `error` is empty when it answered."""
+    """How one side did: `error` is empty when it answered. `tokens` is what it says itself; `length` is in
+    characters, of what it thought too."""
 
     score: float
     seconds: float
     tokens: int | None
     error: str = ""
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """`weight` is of the task, 1 on average; `discarded` says why the pair does not count."""
+    """`discarded` says why the pair does not count."""
 
     task: str
     seed: int
     candidate_first: bool
-    weight: float
     current: Half
     candidate: Half
     discarded: str = ""
 
     @property
     def difference(self) -> float:
-        return self.weight * (self.candidate.score - self.current.score)
+        return self.candidate.score - self.current.score
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +93,15 @@ Progress: TypeAlias = Callable[[Sequence[Pair], Decision, float], None]
 @dataclass(frozen=True, slots=True)
 class Match:
     """What is asked of both, and by which rule it is judged. `anchor` is how well an earlier generation did
-    at each task, by its id; {} for none. `to_the_end` asks all pairs whatever they decide."""
+    at each task that is known, by its id, and `anchor_rule` for the pairs of those; {} and None without.
+    `to_the_end` asks all pairs whatever they decide."""
 
     suite: Suite
     rule: Rule
     drawn: Sequence[Drawn]
     budget: Budget
     anchor: Mapping[str, float] = field(default_factory=dict)
+    anchor_rule: Rule | None = None
     to_the_end: bool = False
 
 
@@ -106,9 +110,14 @@ class AssayFailed(Exception):
 
 
 def draw(tasks: Sequence[Task], pairs: int, rng: random.Random) -> list[Drawn]:
-    """So many pairs or a few more, in random order, as many of each task as of any other; fewer pairs than
-    tasks are of some tasks each."""
-    some = list(tasks) * -(-pairs // len(tasks)) if pairs >= len(tasks) else rng.sample(list(tasks), pairs)
+    """So many pairs, in random order, as many of each task as it weighs, and one less or more where that is
+    no whole number. So a pair counts for as much as any other: one that counted for ten would decide alone,
+    and before it is asked nothing would show how unsure the rest is."""
+    order = rng.sample(tasks, len(tasks))
+    ends = list(accumulate(task.weight for task in order))
+    begin = rng.random()
+    places = [bisect(ends, (begin + number) * ends[-1] / pairs) for number in range(pairs)]
+    some = [order[min(place, len(order) - 1)] for place in places]
     rng.shuffle(some)
     return [Drawn(task, rng.randrange(_SEEDS), rng.random() < 0.5) for task in some]
 
@@ -125,7 +134,6 @@ async def _play(
     began = time.monotonic()
     pairs: list[Pair] = []
     tokens = 0
-    weight = statistics.fmean(one.task.weight for one in match.drawn)
     todo = deque(match.drawn)
     while todo:
         drawn = todo.popleft()
@@ -135,7 +143,7 @@ async def _play(
             limit = getattr(match.budget, unit)
             return _end(match, pairs, f"the budget of {limit:g} {unit} is spent after {len(pairs)} pairs")
         try:
-            pairs.append(await _ask(score, drawn, weight, current, candidate))
+            pairs.append(await _ask(score, drawn, current, candidate))
         except AssayFailed as failure:
             return _end(match, pairs, str(failure))
         tokens += sum(half.tokens or 0 for half in (pairs[-1].current, pairs[-1].candidate))
@@ -155,14 +163,11 @@ async def _play(
 def _decide(match: Match, pairs: Sequence[Pair]) -> tuple[Decision, Decision | None]:
     counted = [pair for pair in pairs if not pair.discarded]
     decision = sequential.decide(match.rule, [pair.difference for pair in counted])
-    if not match.anchor:
+    if match.anchor_rule is None:
         return decision, None
-    # What a task does not know the anchor's score of tells nothing about the anchor.
-    known = [
-        pair.weight * (pair.candidate.score - match.anchor.get(pair.task, pair.current.score))
-        for pair in counted
-    ]
-    return decision, sequential.decide(match.rule, known)
+    # A task at which the anchor is not known tells nothing about it.
+    known = [pair.candidate.score - match.anchor[pair.task] for pair in counted if pair.task in match.anchor]
+    return decision, sequential.decide(match.anchor_rule, known)
 
 
 def _combined(decision: Decision, against: Decision | None) -> tuple[Verdict, bool]:
@@ -185,7 +190,7 @@ def _end(match: Match, pairs: Sequence[Pair], trouble: str) -> Outcome:
 
 def _why(match: Match, verdict: Verdict, decision: Decision, against: Decision | None) -> str:
     which = "current"
-    if against is not None and verdict == "fail" and decision.verdict != "fail":
+    if against is not None and decision.verdict != verdict:
         decision, which = against, "the anchor"
     if not decision.looks:
         return f"{match.rule.pairs} pairs are too few to decide"
@@ -197,7 +202,7 @@ def _why(match: Match, verdict: Verdict, decision: Decision, against: Decision |
     return said + few
 
 
-async def _ask(score: Score, drawn: Drawn, weight: float, current: Answering, candidate: Answering) -> Pair:
+async def _ask(score: Score, drawn: Drawn, current: Answering, candidate: Answering) -> Pair:
     if not await current.revive():
         raise AssayFailed("current has crashed")
     alive = await candidate.revive()
@@ -212,8 +217,7 @@ async def _ask(score: Score, drawn: Drawn, weight: float, current: Answering, ca
     first, second = [await _half(score, drawn.task, reply) for reply in (ours, theirs)]
     if not discarded and first.error:
         raise AssayFailed(f"current failed at `{drawn.task.id}`: {first.error}")
-    share = drawn.task.weight / weight
-    return Pair(drawn.task.id, drawn.seed, drawn.candidate_first, share, first, second, discarded)
+    return Pair(drawn.task.id, drawn.seed, drawn.candidate_first, first, second, discarded)
 
 
 async def _put(side: Answering, drawn: Drawn) -> Reply:
@@ -242,4 +246,4 @@ async def _half(score: Score, task: Task, reply: Reply) -> Half:
         found = await asyncio.to_thread(score, task, reply.text)
     except scorers.ScorerFailed as error:
         return Half(0.0, reply.seconds, reply.tokens, str(error))
-    return Half(found, reply.seconds, reply.tokens)
+    return Half(found, reply.seconds, reply.tokens, length=len(reply.text) + len(reply.thoughts))

@@ -37,7 +37,7 @@ class Path:
 def path_of(verdict: Mapping[str, Any]) -> Path:
     """From a verdict with pairs. Bounds of looks to come are for a standard error that shrinks as it does."""
     differences = [
-        pair["weight"] * (pair["candidate"]["score"] - pair["current"]["score"])
+        pair["candidate"]["score"] - pair["current"]["score"]
         for pair in verdict["pairs"]
         if not pair["discarded"]
     ]

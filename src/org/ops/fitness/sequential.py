@@ -17,10 +17,14 @@ MARGIN = 0.10
 """How much worse a candidate may seem."""
 FEW, MARGIN_OF_FEW = 50, 0.15
 """Below so many pairs nothing smaller can be told apart."""
+MARGIN_OF_ANCHOR = 0.125
+"""Against a generation that is compared with by what is remembered of it: two tests of the same candidate
+have to pass, and an equal one is to do so as often as it is worth."""
 ALPHA = 0.05
 CONSTANTS = (1.73310, 2.02430, 2.28936, 2.53401, 2.76215, 2.97660, 3.17944, 3.37230)
-"""The bound at the last look, for alpha, half of it, a quarter, and so on: of the first attempt with a
-candidate, the second, the third. Who tries again has had its chances to pass by luck."""
+"""The bound at the last look, for alpha, half of it, a quarter, and so on: of the first attempt since the
+last promote, the second, the third. Who tries again has had its chances to pass by luck. After so many the
+alpha is 1/2500, and stays: nobody is refused for what others have tried."""
 TIE_Z = 3.2905
 """Two-sided 0.001: two of the same are further apart once in a thousand times."""
 
@@ -83,21 +87,31 @@ class Decision:
     """Whether more pairs would change nothing."""
 
 
-def plan(pairs: int, attempt: int = 1) -> Rule:
-    """The rule for so many pairs. Raises `ValueError` when an attempt has no alpha left, or without pairs."""
-    if pairs < 1 or not 1 <= attempt <= len(CONSTANTS):
+def plan(pairs: int, attempt: int = 1, margin: float = MARGIN) -> Rule:
+    """The rule for so many pairs. Raises `ValueError` without pairs, or for no attempt."""
+    if pairs < 1 or attempt < 1:
         raise ValueError(f"no rule for {pairs} pairs in attempt {attempt}")
     looks = tuple(math.ceil(pairs * number / LOOKS) for number in range(1, LOOKS + 1))
-    return Rule(pairs, looks, MARGIN_OF_FEW if pairs < FEW else MARGIN, CONSTANTS[attempt - 1])
+    return Rule(pairs, looks, MARGIN_OF_FEW if pairs < FEW else margin, _constant(attempt))
+
+
+def pairs_for(pairs: int, attempt: int) -> int:
+    """How many pairs an attempt takes for which the first takes so many: an equal candidate passes as often,
+    though the bounds are further out. It is never fewer than with which one can pass."""
+    return max(math.ceil(pairs * (_constant(attempt) / CONSTANTS[0]) ** 2), least_pairs(attempt))
 
 
 def least_pairs(attempt: int = 1) -> int:
     """How many it takes that a candidate can pass at all, even one whose answers are all the same."""
-    return math.floor(CONSTANTS[attempt - 1] / MARGIN_OF_FEW) - 1
+    return math.floor(_constant(attempt) / MARGIN_OF_FEW) - 1
 
 
 def alpha(attempt: int) -> float:
-    return ALPHA / 2.0 ** (attempt - 1)
+    return ALPHA / 2.0 ** (min(attempt, len(CONSTANTS)) - 1)
+
+
+def _constant(attempt: int) -> float:
+    return CONSTANTS[min(attempt, len(CONSTANTS)) - 1]
 
 
 def estimate(differences: Sequence[float]) -> Estimate:
