@@ -54,6 +54,27 @@ def test_with_everything_else_broken_it_rolls_back(tmp_path: Path, broken: Path,
     assert again.stderr == "org: there is no promote to roll back\n     `org history` tells what was done\n"
 
 
+def test_with_the_gate_broken_too_all_but_what_judges_goes(tmp_path: Path, broken: Path) -> None:
+    shop = Shop(tmp_path / "user")
+    shop.change({"menu.txt": "poison\n"})
+    shop.promote()
+    for module in (broken / "org/ops/fitness").glob("*.py"):
+        module.write_text("def broken(:\n")
+    for words in (
+        ["status"],
+        ["rollback"],
+        ["history"],
+        ["recover"],
+        ["candidate", "edit"],
+        ["candidate", "diff"],
+    ):
+        done = run(shop, broken, "-m", "org.ops", *words, "--json")
+        assert (done.returncode, done.stderr) == (0, ""), words
+    for words in (["start", "current"], ["stop", "current"], ["logs"]):
+        assert "SyntaxError" not in run(shop, broken, "-m", "org.ops", *words).stderr, words
+    assert shop.files() == {"menu.txt": "tea\n"}
+
+
 def test_it_imports_the_standard_library_and_errors_alone(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     shop.change({"a": "1"})

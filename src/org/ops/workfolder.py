@@ -69,7 +69,7 @@ def clone(layout: Layout, git: Git, branch: str) -> None:
 
 @contextmanager
 def snapshot(layout: Layout, git: Git, head: str) -> Iterator[Snapshot]:
-    """Its files, where `head` is what Git knew of them before. Raises `UsageError` for what it cannot keep."""
+    """Its files, where `head` is what Git knew of them before. Raises `UsageError` for what has no place."""
     if not there(layout):
         raise UsageError(f"the candidate's folder is gone: {layout.candidate}", "`org candidate edit`")
     with tempfile.TemporaryDirectory(dir=layout.root, prefix=".objects-") as place:
