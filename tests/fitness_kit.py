@@ -83,6 +83,17 @@ class Answers(BaseHTTPRequestHandler):
     def misbehave(self) -> None:
         if self.mode == "crash":
             os._exit(3)
+        if self.mode in ("spoil", "vanish"):
+            file = Path("org.toml")
+            os.chmod(".", 0o755)
+            os.chmod(file, 0o644)
+            file.write_text(file.read_text() + "# served otherwise\n")
+        if self.mode == "vanish":
+            os.unlink("org.toml")
+            os._exit(3)
+        if self.mode == "escape":
+            self.say(500, {"error": {"message": "\x1b]0;mine\x07\ud800\n✓ all is well"}})
+            raise ConnectionAbortedError
         if self.mode == "slow":
             time.sleep(0.6)
         if self.mode == "garbage":

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 import fitness_kit
-from fitness_kit import TASKS, Bakery
+from fitness_kit import TASKS, Bakery, parsed
 from generation_kit import wait_for
-from org.errors import ConfigError, ExitCode, Inconclusive, OrgError
+from org.errors import ConfigError, ExitCode, OrgError
 from org.ops import candidate, verdicts, worktrees
-from org.ops.fitness import inputs
+from org.ops.fitness import inputs, report
 from org.ops.fitness.arena import place_of
 from org.ops.fitness.case import Wish
 from org.ops.layout import Layout
@@ -57,6 +57,9 @@ def leftovers(layout: Layout) -> list[Path]:
         ("wordy", "fail", "an answer takes 5000 tokens, current's 10"),
         ("rude", "fail", "probes: POST /v1/chat/completions: 500, current says 400"),
         ("dead", "fail", "start: .*the oven is cold"),
+        ("spoil", "fail", "files: its own files were changed while it was tried: org.toml"),
+        ("vanish", "fail", "files: its own files were changed .*answers are missing"),
+        ("escape", "fail", "answers are missing: status 500:  ]0;mine   ✓ all is well"),
     ],
 )
 def test_what_becomes_of_a_candidate(bakery: Bakery, mode: str, verdict: str, why: str) -> None:
@@ -154,9 +157,50 @@ def test_a_gate_that_cannot_be_believed_decides_nothing(
     another: list[Bakery], tmp_path: Path, mode: str, tasks: str, said: str
 ) -> None:
     another.append(Bakery(tmp_path, mode, tasks))
-    with pytest.raises(Inconclusive, match=said):
-        another[0].judged("well")
+    found = another[0].judged("well")
+    assert found["verdict"] == "inconclusive"
+    assert re.search(said, found["why"]), found["why"]
     assert leftovers(another[0].layout) == []
+
+
+def test_what_could_not_be_decided_is_kept_and_told_as_all_else(
+    another: list[Bakery], tmp_path: Path
+) -> None:
+    """A program that takes no tasks, say."""
+    another.append(Bakery(tmp_path, "nan"))
+    bakery = another[0]
+    bakery.change({"note": "1"})
+    page = tmp_path / "out.html"
+    done = bakery.org("fitness", "--json", "--report", str(page))
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["verdict"]) == (ExitCode.INCONCLUSIVE, "inconclusive")
+    assert [one["gate"] for one in told["findings"]] == ["files", "start", "drain", "probes"]
+    assert "`POST /v1/chat/completions`" in told["hint"]
+    assert "`pairs = 0`" in told["hint"]
+    log = Path(told["hint"].rpartition(" ")[2])
+    assert (log.name, log.parent) == ("current.log", place_of(bakery.layout).root)
+    assert str(log) in "".join(parsed(page.read_text()).words)
+    assert verdicts.read(bakery.repo, bakery.pinned().merge) == {
+        name: value for name, value in told.items() if name not in ("v", "code", "reason", "where")
+    }
+    shown = bakery.org("fitness").stdout.splitlines()
+    assert shown[-3].startswith("  tasks are asked by `POST /v1/chat/completions`")
+    refused = bakery.org("promote")
+    assert (refused.returncode, "current failed at" in refused.stderr) == (ExitCode.INCONCLUSIVE, True)
+    assert str(log) in refused.stderr
+
+
+def test_a_program_may_say_that_it_takes_no_tasks(another: list[Bakery], tmp_path: Path) -> None:
+    another.append(Bakery(tmp_path, "nan", budget={"pairs": 0}, more='probes = ["GET /v1/models"]'))
+    bakery = another[0]
+    found = bakery.judged("half")
+    assert (found["verdict"], found["asked"], "pairs" in found) == ("pass", 0, False)
+    assert "no tasks were asked" in found["why"]
+    assert parsed(report.html(found)).words
+    assert bakery.org("promote").returncode == 0
+    assert bakery.judged("rude")["verdict"] == "fail"
+    refused = bakery.org("fitness", "--self-test")
+    assert (refused.returncode, "no tasks are asked here" in refused.stderr) == (ExitCode.USAGE, True)
 
 
 def test_current_that_does_as_never_before_is_no_measure(another: list[Bakery], tmp_path: Path) -> None:
@@ -221,8 +265,22 @@ def test_protected_files_need_a_word(another: list[Bakery], tmp_path: Path) -> N
     assert (done.returncode, found["findings"][0]["passed"]) == (1, False)
     assert "rescue/rollback.py" in found["why"]
     assert bakery.org("promote").returncode == 1
-    assert bakery.org("fitness", "--again", "--allow-protected").returncode == 0
+    lifted = bakery.org("fitness", "--allow-protected", "--report", str(tmp_path / "out.html"))
+    assert (lifted.returncode, "protection was lifted" in lifted.stdout) == (0, True)
+    assert "lifted: `--allow-protected`" in parsed((tmp_path / "out.html").read_text()).words
+    kept = verdicts.read(bakery.repo, bakery.pinned().merge)
+    assert (kept or {})["allow_protected"] is True
+    assert bakery.org("fitness").returncode == 1  # without the word that does not count
+    assert bakery.org("promote").returncode == 1
+    assert bakery.org("fitness", "--allow-protected").returncode == 0
     assert bakery.org("promote").returncode == 0
+
+
+def test_a_self_test_takes_no_words_of_a_verdict(another: list[Bakery], tmp_path: Path) -> None:
+    another.append(Bakery(tmp_path))
+    for words in (("--report", "x.html"), ("--again",), ("--allow-protected",), ("cand/1",)):
+        assert another[0].org("fitness", "--self-test", *words).returncode == ExitCode.USAGE
+    assert not (another[0].checkout / "x.html").exists()
 
 
 # -- its own tests

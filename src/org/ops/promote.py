@@ -82,8 +82,10 @@ def _require_pass(gate: Gate, verdict: Verdict) -> None:
         case "pass":
             return
         case "inconclusive":
+            hints = (verdict.get("hint"), "`org fitness` tries again")
             raise Inconclusive(
-                f"the gate could not decide on {gate.branch}{why}", "`org fitness` tries again"
+                f"the gate could not decide on {gate.branch}{why}",
+                "\n".join(str(hint) for hint in hints if hint),
             )
         case _:
             raise OrgError(f"{gate.branch} has failed the gate{why}", "`org candidate edit`, then try again")

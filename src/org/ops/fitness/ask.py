@@ -79,7 +79,7 @@ def read(status: int, data: bytes, seconds: float) -> Reply:
     if status != 200:
         error = said.get("error") if isinstance(said, dict) else None
         why = str(error.get("message", "")) if isinstance(error, dict) else ""
-        told = _line(f"status {status}: {why}")
+        told = _line(f"status {status}{': ' * bool(why)}{why}")
         kind: Kind = "endpoint" if status in _NO_ENDPOINT and isinstance(error, dict) else "broken"
         return Reply(kind, seconds, why=told)
     try:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from org.errors import Busy
-
 from org.ops import history, refs, trust, verdicts, worktrees
 from org.ops.fitness import anchor, inputs, policy, sequential
 from org.ops.fitness.anchor import Anchor
@@ -38,7 +37,8 @@ class Wish:
 @dataclass(frozen=True, slots=True)
 class Case:
     """`current` and `candidate` are the folders of main's and the merge's files; `wrong` is what is wrong
-    with the latter. `since` is the promote before it, `attempt` how often anything was tried since."""
+    with the latter, which may change what is protected when `allow_protected` is. `since` is the promote
+    before it, `attempt` how often anything was tried since."""
 
     gate: Gate
     inputs: Inputs
@@ -46,6 +46,7 @@ class Case:
     candidate: Path
     tree: str
     wrong: list[str]
+    allow_protected: bool
     attempt: int
     since: str
     anchor: Anchor
@@ -66,7 +67,16 @@ def prepare(program: Program, gate: Gate, wish: Wish) -> Case:
         candidate = worktrees.ensure(program.layout, git, gate.merge)
         tree = git.run("rev-parse", f"{gate.merge}^{{tree}}")
         return Case(
-            gate, read, current, candidate, tree, wrong, attempt, since, _anchor(git, told, gate.main, read)
+            gate,
+            read,
+            current,
+            candidate,
+            tree,
+            wrong,
+            wish.allow_protected,
+            attempt,
+            since,
+            _anchor(git, told, gate.main, read),
         )
 
 
@@ -96,6 +106,7 @@ def names(case: Case) -> dict[str, object]:
         "inputs": case.inputs.names,
         **{name: case.inputs.names[name] for name in ("main", "suite", "model", "tasks")},
         "since": case.since,
+        "allow_protected": case.allow_protected,
         "attempt": case.attempt,
         "alpha": sequential.alpha(case.attempt),
         "spent": case.attempt - 1,

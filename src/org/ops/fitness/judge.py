@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from org.errors import ConfigError, EnvironmentProblem, Inconclusive
+from org.errors import ConfigError, EnvironmentProblem, Inconclusive, UsageError
 from org.ops import control, worktrees
 from org.ops.fitness import case as cases
 from org.ops.fitness import gates, guards, inputs, keeping, known, pairs, selftest, sequential
@@ -27,13 +27,15 @@ from org.ops.layout import Layout
 from org.ops.lock import hold
 from org.ops.merges import Gate
 from org.ops.program import Program
+from org.ops.settings import FILE
 
 USUAL = Wish()
 
 
 @dataclass(slots=True)
 class Trial:
-    """What is found out. `seed` is what the pairs are drawn with, `asked` how many a first attempt takes."""
+    """What is found out. `seed` is what the pairs are drawn with, `asked` how many a first attempt takes,
+    `stopped` why nothing more could be found out."""
 
     seed: int
     asked: int
@@ -41,19 +43,23 @@ class Trial:
     outcome: Outcome | None = None
     main: Known | None = None
     shared: str = ""
+    stopped: Inconclusive | None = None
 
 
 def run(program: Program, gate: Gate, wish: Wish = USUAL, progress: Progress | None = None) -> dict[str, Any]:
     """Judge the merge of a gate; gives the verdict, which is not recorded yet. Takes minutes.
 
-    Raises `ConfigError` for what main says, `Busy`, and `Inconclusive` when the gate cannot be believed.
+    Raises `ConfigError` for what main says, and `Busy`.
     """
     with hold(place_of(program.layout), "fitness"):
         case = cases.prepare(program, gate, wish)
-        files_of = Finding("files", not case.wrong, "; ".join(case.wrong) or "nothing that is forbidden")
-        trial = Trial(secrets.randbits(32), _asked(case.inputs, wish), [files_of])
+        trial = Trial(secrets.randbits(32), _asked(case.inputs, wish), [_files(case.wrong)])
         if not case.wrong:
-            asyncio.run(_try(program, case, wish, trial, progress or Progress()))
+            try:
+                asyncio.run(_try(program, case, wish, trial, progress or Progress()))
+            except Inconclusive as error:
+                trial.stopped = error
+            trial.findings[0] = _files(_changed(program, gate))
         _tidy(program, gate)
         return _verdict(case, trial)
 
@@ -66,12 +72,29 @@ def self_test(program: Program, wish: Wish, progress: Progress) -> tuple[Inputs,
             main = cases.trusted(program, git).main.commit
             folder = worktrees.ensure(layout, git, main)
             read = inputs.read(git, main, folder, wish.tasks)
+        if not _asked(read, wish):
+            raise UsageError(f"no tasks are asked here: `pairs = 0` in {FILE}", "`--pairs 100` asks some")
 
         async def test() -> Tested:
             async with arena(layout), _served(layout, "current", read, folder) as current:
                 return await _self_test(layout, read, folder, wish, current, progress)
 
         return read, asyncio.run(test())
+
+
+def _files(wrong: Sequence[str]) -> Finding:
+    return Finding("files", not wrong, "; ".join(wrong) or "nothing that is forbidden")
+
+
+def _changed(program: Program, gate: Gate) -> list[str]:
+    """What was changed of the files while they were tried: then it is not that commit which was."""
+    wrong = []
+    with cases.patiently(program, "fitness") as git:
+        for whose, commit in (("its own", gate.merge), ("current's", gate.main)):
+            if paths := worktrees.compare(program.layout, git, commit).changed:
+                more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+                wrong.append(f"{whose} files were changed while it was tried: {paths[0]}{more}")
+    return wrong
 
 
 def _tidy(program: Program, gate: Gate) -> None:
@@ -92,7 +115,7 @@ async def _try(program: Program, case: Case, wish: Wish, trial: Trial, progress:
         side = Side(layout, "candidate", case.gate.merge, case.candidate, read.rules.ask)
         try:
             await _gates(layout, case, current, side, trial, progress)
-            if not gates.failed(trial.findings):
+            if trial.asked and not gates.failed(trial.findings):
                 await _compare(program, case, wish, current, side, trial, progress)
         finally:
             await side.stop()
@@ -156,7 +179,12 @@ async def _self_test(
     progress.step("self-test: current against itself, then with its answers spoilt")
     async with _served(layout, "twin", read, folder) as twin:
         match = _match(read, wish, secrets.randbits(32))
-        tested = await selftest.self_test(match, current, twin, progress.pairs)
+        try:
+            tested = await selftest.self_test(match, current, twin, progress.pairs)
+        except Inconclusive as error:
+            raise Inconclusive(
+                error.message, f"{error.hint}\nwhat current said is in {current.log}"
+            ) from None
     progress.end()
     known.keep(place_of(layout).root, _of_what(read, wish), known.of(tested))
     return tested
@@ -210,6 +238,7 @@ def _verdict(case: Case, trial: Trial) -> dict[str, Any]:
     told["findings"] = [asdict(finding) for finding in trial.findings]
     told["shared_because"] = trial.shared
     told["asked"] = trial.asked
+    told["hint"] = trial.stopped.hint if trial.stopped else ""
     if trial.outcome is not None and trial.main is not None:
         told |= _compared(case, trial.outcome, trial.main) | {"seed": trial.seed}
     return told
@@ -247,6 +276,10 @@ def _decided(trial: Trial) -> tuple[sequential.Verdict, str]:
     outcome, main = trial.outcome, trial.main
     if why := gates.failed(trial.findings):
         return "fail", why
+    if trial.stopped is not None:
+        return "inconclusive", trial.stopped.message
+    if not trial.asked:
+        return "pass", "it passes the gates above, and no tasks were asked: `pairs = 0`"
     if outcome is None or main is None:
         return "inconclusive", "nothing was compared"
     scores = [pair.current.score for pair in outcome.counted]

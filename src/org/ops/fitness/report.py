@@ -27,9 +27,11 @@ def html(verdict: Mapping[str, Any]) -> str:
 
 def _head(verdict: Mapping[str, Any]) -> str:
     word = verdict["verdict"]
+    lines = (verdict["why"], *verdict.get("hint", "").splitlines())
+    said = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return (
         f'<header><p class="badge {word}"><span aria-hidden="true">{_SIGNS[word]}</span> {_WORDS[word]}</p>'
-        f"<h1>{escape(verdict['branch'])}</h1><p>{escape(verdict['why'])}</p></header>"
+        f"<h1>{escape(verdict['branch'])}</h1>{said}</header>"
     )
 
 
@@ -268,6 +270,7 @@ def _facts(verdict: Mapping[str, Any]) -> str:
         "gate": verdict["inputs"]["gate_code"],
         "drawn with": verdict.get("seed", ""),
         "anchor": verdict.get("anchor", ""),
+        "protection": "lifted: `--allow-protected`" if verdict.get("allow_protected") else "",
         "better than current": "yes" if verdict.get("superior") else "",
         "ran as yourself": verdict.get("shared_because", ""),
     }

@@ -11,7 +11,7 @@ path = "/v1/chat/completions"
 model = "org/main"
 token = "org/serve-token"         # a file below its state folder, for `Authorization: Bearer`
 [generation.fitness]
-pairs = 100
+pairs = 100                       # 0: no tasks are asked, `tests` and `probes` say all there is to say
 seconds = 3600                    # what the pairs may take, and how many tokens
 tokens = 1000000
 [generation.metrics]
@@ -49,6 +49,8 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
+    """Without `pairs` no tasks are asked."""
+
     pairs: int = 100
     seconds: float = 3600.0
     tokens: int = 1_000_000
@@ -82,14 +84,14 @@ def read(text: str) -> Rules:
         raise ConfigError(f"[generation] in {FILE} is no table")
     ask, budget, metrics = (_table(table, name) for name in ("ask", "fitness", "metrics"))
     usual = Rules()
-    return Rules(
+    known = Rules(
         Ask(
             _path(ask, "path", usual.ask.path),
             _text(ask, "model", usual.ask.model),
             _inside(_text(ask, "token", "")),
         ),
         Budget(
-            int(_number(budget, "pairs", usual.budget.pairs, 1, MOST_PAIRS, whole=True)),
+            int(_number(budget, "pairs", usual.budget.pairs, 0, MOST_PAIRS, whole=True)),
             _number(budget, "seconds", usual.budget.seconds, 1, 1e6),
             int(_number(budget, "tokens", usual.budget.tokens, 1, 1e12, whole=True)),
         ),
@@ -101,6 +103,9 @@ def read(text: str) -> Rules:
         _number(table, "watch", usual.watch_s, 0, 86_400),
         table,
     )
+    if not known.budget.pairs and not known.tests and not known.probes:
+        raise _off("pairs", "must not be 0 without `tests` or `probes`: nothing would be asked at all")
+    return known
 
 
 def _table(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:

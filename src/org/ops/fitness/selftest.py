@@ -18,6 +18,7 @@ from org.ops.fitness.ask import Door
 from org.ops.fitness.band import Band, band
 from org.ops.fitness.pairs import Answering, Match, Outcome, Progress, play
 from org.ops.listener import HOST
+from org.ops.settings import FILE
 
 _FORWARD_S = 3600.0
 _POLL_S = 0.02
@@ -37,7 +38,11 @@ async def self_test(match: Match, current: Answering, twin: Answering, progress:
     same = await play(replace(match, to_the_end=True), current, twin, progress)
     pairs = same.counted
     if len(pairs) < match.rule.pairs:
-        raise Inconclusive(f"current cannot be compared with itself: {same.why}", "`org logs` may say why")
+        raise Inconclusive(
+            f"current cannot be compared with itself: {same.why}",
+            f"tasks are asked by `POST {current.door.ask.path}`: `[generation.ask]` in {FILE} says where\n"
+            "`pairs = 0` in `[generation.fitness]` is for a program that takes none",
+        )
     if not sequential.ties([pair.difference for pair in pairs]):
         raise Inconclusive(
             f"current differs from itself: {same.why}", "what answers is not always asked alike"
