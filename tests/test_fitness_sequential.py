@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from org.ops.fitness import sequential
-from org.ops.fitness.sequential import CONSTANTS, Rule, decide, estimate, least_pairs, plan, ties
+from org.ops.fitness.sequential import CONSTANTS, Rule, decide, estimate, least_pairs, pairs_for, plan, ties
 
 RUNS = 3000
 scores = st.floats(-1, 1)
@@ -65,8 +65,8 @@ def test_few_pairs_have_a_wider_margin() -> None:
     assert plan(10).looks == (3, 5, 8, 10)
 
 
-def test_there_is_no_rule_without_pairs_or_alpha() -> None:
-    for pairs, attempt in ((0, 1), (-1, 1), (100, 0), (100, len(CONSTANTS) + 1)):
+def test_there_is_no_rule_without_pairs_or_attempts() -> None:
+    for pairs, attempt in ((0, 1), (-1, 1), (100, 0)):
         with pytest.raises(ValueError, match="no rule"):
             plan(pairs, attempt)
 
@@ -76,6 +76,28 @@ def test_the_least_that_can_pass(attempt: int) -> None:
     least = least_pairs(attempt)
     assert decide(plan(least, attempt), [0.0] * least).verdict == "pass"
     assert decide(plan(least - 1, attempt), [0.0] * (least - 1)).verdict == "inconclusive"
+
+
+def test_all_attempts_together_err_hardly_more_than_two() -> None:
+    """And nobody is refused: after the last of the table each costs 1/2500."""
+    assert sum(map(sequential.alpha, range(1, 9))) < 0.1
+    assert sequential.alpha(9) == sequential.alpha(8) < 1 / 2500
+    assert plan(100, 9) == plan(100, 8)
+
+
+def test_a_later_attempt_takes_more_pairs() -> None:
+    assert [pairs_for(100, attempt) for attempt in range(1, 10)] == [
+        *(100, 137, 175, 214, 255, 295, 337, 379),
+        379,
+    ]
+    assert [pairs_for(1, attempt) for attempt in (1, 8)] == [least_pairs(1), least_pairs(8)]
+
+
+@given(st.integers(1, 2000), st.integers(1, 12))
+def test_as_many_pairs_as_an_attempt_takes_let_the_same_pass(pairs: int, attempt: int) -> None:
+    wanted = pairs_for(pairs, attempt)
+    assert wanted >= pairs
+    assert decide(plan(wanted, attempt), [0.0] * wanted).verdict == "pass"
 
 
 # -- what it never does
@@ -206,6 +228,30 @@ def test_a_better_candidate_passes_nearly_always() -> None:
 def test_the_second_attempt_errs_half_as_often() -> None:
     passed, _ = shares(0.10, 6, attempt=2)
     assert passed <= 0.04
+
+
+@pytest.mark.parametrize("attempt", [2, 4, 8])
+def test_an_equal_candidate_passes_as_often_at_a_later_attempt(attempt: int) -> None:
+    rng = random.Random(attempt)
+    wanted = pairs_for(100, attempt)
+    passed = sum(passes(rng, 0.0, wanted, attempt) for _ in range(600))
+    assert 0.55 <= passed / 600 <= 0.68
+
+
+@pytest.mark.parametrize(("worse_by", "most"), [(0.10, 0.12), (0.15, 0.02)])
+def test_who_tries_eight_times_passes_hardly_more_often(worse_by: float, most: float) -> None:
+    """Whatever it is called, and whatever it changed in between."""
+    rng = random.Random(8)
+    lucky = sum(
+        any(passes(rng, worse_by, pairs_for(100, attempt), attempt) for attempt in range(1, 9))
+        for _ in range(400)
+    )
+    assert lucky / 400 <= most
+
+
+def passes(rng: random.Random, worse_by: float, pairs: int, attempt: int) -> bool:
+    differences = [difference(rng, worse_by) for _ in range(pairs)]
+    return decide(plan(pairs, attempt), differences).verdict == "pass"
 
 
 def test_two_of_the_same_tie() -> None:

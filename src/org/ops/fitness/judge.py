@@ -210,13 +210,8 @@ async def _start(side: Side) -> None:
 
 def _match(read: Inputs, wish: Wish, seed: int, attempt: int = 1, means: Mapping[str, float] = {}) -> Match:
     """`means` are the anchor's."""
-    wanted = sequential.pairs_for(_asked(read, wish), attempt)
-    drawn = pairs.draw(read.suite.tasks, wanted, random.Random(seed))
-    comparable = sum(one.task.id in means for one in drawn)
-    against = None
-    if comparable >= sequential.least_pairs(attempt):  # else nobody could pass
-        against = sequential.plan(comparable, attempt, sequential.MARGIN_OF_ANCHOR)
-    return Match(read.suite, sequential.plan(wanted, attempt), drawn, read.rules.budget, means, against)
+    wanted = _asked(read, wish)
+    return pairs.arrange(read.suite, read.rules.budget, random.Random(seed), wanted, attempt, means)
 
 
 def _of_what(read: Inputs, wish: Wish) -> object:

@@ -122,6 +122,26 @@ def draw(tasks: Sequence[Task], pairs: int, rng: random.Random) -> list[Drawn]:
     return [Drawn(task, rng.randrange(_SEEDS), rng.random() < 0.5) for task in some]
 
 
+def arrange(
+    suite: Suite,
+    budget: Budget,
+    rng: random.Random,
+    pairs: int,
+    attempt: int = 1,
+    anchor: Mapping[str, float] = {},
+) -> Match:
+    """The match of an attempt, where a first one takes so many pairs. An anchor of which too little is known
+    for anybody to pass is none."""
+    wanted = sequential.pairs_for(pairs, attempt)
+    drawn = draw(suite.tasks, wanted, rng)
+    rule = sequential.plan(wanted, attempt)
+    known = sum(one.task.id in anchor for one in drawn)
+    if known < sequential.least_pairs(attempt):
+        return Match(suite, rule, drawn, budget)
+    against = sequential.plan(known, attempt, sequential.MARGIN_OF_ANCHOR)
+    return Match(suite, rule, drawn, budget, anchor, against)
+
+
 async def play(match: Match, current: Answering, candidate: Answering, progress: Progress) -> Outcome:
     """Ask the pairs, one after the other."""
     with scorers.scoring(match.suite) as score:
@@ -152,15 +172,16 @@ async def _play(
             if lost > MOST_DISCARDED * len(match.drawn):
                 return _end(match, pairs, f"{lost} pairs were lost: {pairs[-1].discarded}")
             todo.append(replace(drawn, seed=(drawn.seed + 1) % _SEEDS))
-        decision, against = _decide(match, pairs)
+        decision, against = decide(match, pairs)
         each = (time.monotonic() - began) / len(pairs)
         progress(pairs, decision, each * len(todo))
-        if not match.to_the_end and _combined(decision, against)[1]:
+        if not match.to_the_end and combine(decision, against)[1]:
             break
     return _end(match, pairs, "")
 
 
-def _decide(match: Match, pairs: Sequence[Pair]) -> tuple[Decision, Decision | None]:
+def decide(match: Match, pairs: Sequence[Pair]) -> tuple[Decision, Decision | None]:
+    """What the pairs so far say of current and of the anchor."""
     counted = [pair for pair in pairs if not pair.discarded]
     decision = sequential.decide(match.rule, [pair.difference for pair in counted])
     if match.anchor_rule is None:
@@ -170,7 +191,7 @@ def _decide(match: Match, pairs: Sequence[Pair]) -> tuple[Decision, Decision | N
     return decision, sequential.decide(match.anchor_rule, known)
 
 
-def _combined(decision: Decision, against: Decision | None) -> tuple[Verdict, bool]:
+def combine(decision: Decision, against: Decision | None) -> tuple[Verdict, bool]:
     """The verdict of both tests, and whether more pairs would change nothing."""
     both = (decision,) if against is None else (decision, against)
     if any(one.verdict == "fail" for one in both):
@@ -181,8 +202,8 @@ def _combined(decision: Decision, against: Decision | None) -> tuple[Verdict, bo
 
 
 def _end(match: Match, pairs: Sequence[Pair], trouble: str) -> Outcome:
-    decision, against = _decide(match, pairs)
-    verdict, _ = _combined(decision, against)
+    decision, against = decide(match, pairs)
+    verdict, _ = combine(decision, against)
     # What was asked before the trouble may have decided already; then nothing was asked after it.
     why = trouble or _why(match, verdict, decision, against)
     return Outcome("inconclusive" if trouble else verdict, why, tuple(pairs), match.rule, decision, against)
