@@ -16,7 +16,7 @@ import pytest
 
 from ops_kit import Shop, idle, passing
 from org.errors import Busy, EnvironmentProblem, OrgError
-from org.ops import candidate, lock, steps
+from org.ops import candidate, git, lock, steps
 from org.ops.layout import Layout
 from org.ops.promote import promote
 from org.ops.recover import recover
@@ -292,15 +292,23 @@ def test_a_step_that_the_system_refuses_says_what_has_moved(shop: Shop) -> None:
     assert len(recover(shop.program, idle)) == 1
 
 
+@pytest.mark.parametrize(
+    ("says", "little"),
+    [
+        ("fatal: unable to write loose object file: No space left on device", 0),
+        ("fatal: sha1 file 'index.lock' write error. Out of diskspace", 0),
+        ("error: unable to write file menu.txt", 2**62),
+    ],
+)
 def test_a_disk_that_is_full_is_told_and_nothing_has_changed(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, little: int
 ) -> None:
-    """Git says so in its own words; what it was at does not matter."""
+    """Git says so in its own words, or only that it could not write."""
     shop.gate()
     here, before = shop.program, shop.main
     script = f"""#!/bin/sh
 case "$*" in *mktag*)
-    echo "fatal: unable to write loose object file: No space left on device" >&2; exit 128;;
+    echo "{says}" >&2; exit 128;;
 esac
 PATH={os.environ["PATH"]}; exec git "$@"
 """
@@ -309,6 +317,7 @@ PATH={os.environ["PATH"]}; exec git "$@"
     (tmp_path / "bin" / "git").chmod(0o755)
     with monkeypatch.context() as patched:
         patched.setenv("PATH", f"{tmp_path}/bin")
+        patched.setattr(git, "_LITTLE", little)
         with pytest.raises(
             EnvironmentProblem, match="the disk is full: `git mktag` could not write"
         ) as caught:

@@ -93,6 +93,7 @@ _FOREIGN = (
 )
 
 _FULL = re.compile("No space left on device|Out of diskspace|Disk quota exceeded")
+_LITTLE = 2**20
 
 
 class GitFailed(EnvironmentProblem):
@@ -168,12 +169,21 @@ class Git:
     def _check(self, words: Sequence[str], code: int, said: bytes, fine: tuple[int, ...] = (0,)) -> None:
         if code not in fine:
             why = said.decode(errors="replace").strip().replace("\n", "; ") or f"exit code {code}"
-            if _FULL.search(why):
+            if self._is_full(why):
                 raise EnvironmentProblem(
                     f"the disk is full: `git {words[0]}` could not write in {self.folder}",
                     "make room, then `org recover`",
                 )
             raise GitFailed(f"`git {words[0]}` failed in {self.folder}: {why}", code=code)
+
+    def _is_full(self, why: str) -> bool:
+        """Whether it failed for want of room; of some files it says no more than that it could not write."""
+        if _FULL.search(why):
+            return True
+        if "write" not in why or not self.folder.is_dir():
+            return False
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize < _LITTLE
 
     def create(self) -> None:
         """Make the repository, empty."""

@@ -129,7 +129,7 @@ def _require_unmoved(fresh: Program) -> None:
         words = ["git", "-C", str(fresh.checkout.folder), "remote", "set-url", user.REMOTE, str(now.repo)]
         moving = shlex.join(["mv", "-T", str(kept.root), str(now.root)])
         raise UsageError(
-            f"{fresh.checkout.folder} was {before.folder} before, and what is kept of it is called so",
+            f"{fresh.checkout.folder} was {before.folder} before, and what is kept of it has that name still",
             f"`{moving} && {shlex.join(words)} && org recover` goes on with it",
         )
 
