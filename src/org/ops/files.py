@@ -54,7 +54,7 @@ def problem(error: OSError, path: Path | str = "") -> EnvironmentProblem:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return EnvironmentProblem(f"the disk is full: {name or error}", "make room, then `org recover`")
     why = error.strerror or str(error) or type(error).__name__
-    hint = "`ls -ld` on it says whose it is" if error.errno in (errno.EACCES, errno.EPERM) else _NEXT
+    hint = "`ls -ld` on it and its folder says whose they are" if error.errno in (errno.EACCES, errno.EPERM) else _NEXT
     return EnvironmentProblem(f"{name}: {why}" if name else why, hint)
 
 
