@@ -57,8 +57,10 @@ def parse(text: str, name: str = FILE) -> dict[str, Any]:
     """What TOML says, whoever wrote it. Raises `ConfigError`."""
     try:
         return tomllib.loads(text)
-    except ValueError as error:  # also for a number of too many digits
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name} is no TOML: {error}") from None
+    except ValueError:
+        raise ConfigError(f"{name} is no TOML: a number has too many digits") from None
     except RecursionError:
         raise ConfigError(f"{name} is nested too deeply") from None
 

@@ -15,6 +15,7 @@ from org.ops.control import swap
 from org.ops.fitness import case, inputs, judge, plot, report
 from org.ops.fitness.case import Wish
 from org.ops.fitness.progress import Progress
+from org.ops.git import Git
 from org.ops.merges import Gate
 from org.ops.program import Program
 
@@ -55,6 +56,8 @@ def run(argv: list[str]) -> int:
     wish = Wish(tasks, args.pairs, args.allow_protected)
     here = program.find(Path(), os.environ)
     if args.self_test:
+        if args.branch or args.report or args.again or args.allow_protected:
+            made.error("--self-test is of main, and gives no verdict: only with --tasks and --pairs")
         return give(args.json, _self_test(here, wish))
     return give(args.json, _fitness(here, args.branch, wish, args.again, args.report))
 
@@ -85,9 +88,13 @@ def _gate(here: Program, branch: str, wish: Wish) -> tuple[Gate, dict[str, Any] 
         known, told = sync.current(git)
         gate = merges.prepare(git, known, told, branch or candidate.branch_of(here))
         kept = verdicts.read(git, gate.merge)
-        if kept is None or kept.get("tasks", "") != wish.tasks or not inputs.stands(git, kept):
-            return gate, None
-        return gate, kept
+        return gate, kept if kept is not None and _is_what_is_asked(git, kept, wish) else None
+
+
+def _is_what_is_asked(git: Git, kept: Mapping[str, Any], wish: Wish) -> bool:
+    """Whether a verdict is of what there is now, and of what the person said."""
+    said = (kept.get("tasks", ""), kept.get("allow_protected", False))
+    return said == (wish.tasks, wish.allow_protected) and inputs.stands(git, kept)
 
 
 def _lines(verdict: Mapping[str, Any], page: str) -> Iterator[str]:
@@ -101,7 +108,10 @@ def _lines(verdict: Mapping[str, Any], page: str) -> Iterator[str]:
         yield f"ran as yourself: {verdict['shared_because']}"
     if verdict.get("superior"):
         yield "better than current: the anchor, once it is promoted"
+    if verdict.get("allow_protected"):
+        yield "protection was lifted: `--allow-protected`"
     yield f"{verdict['branch']} {_WORDS[verdict['verdict']]}: {verdict['why']}"
+    yield from (f"  {line}" for line in verdict.get("hint", "").splitlines())
     if page:
         yield f"written: {place.called(page)}"
 
