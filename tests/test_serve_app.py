@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from org.events import Delta, Joined, Posted
+from org.events import Delta, Joined, Posted, Stopped
 from org.journal import RoomJournal, room_folder
 from org.messages import EVERYONE, Message
 from org.serve.bodies import BODY_BYTES
@@ -166,6 +166,23 @@ async def test_an_interrupt_stops_what_runs(tmp_path: Path) -> None:
             assert (await server.ask("POST", "/rooms/main/interrupt")).json == {"interrupted": True}
             *_, (_, stopped) = await read_until(reader, "stopped")
         assert stopped["reason"] == "interrupted"
+
+
+async def test_a_reader_that_was_told_more_elsewhere_is_waited_for(tmp_path: Path) -> None:
+    """The room is being opened here, and whoever had it before has written more than is known here."""
+    async with site(tmp_path) as server:
+        seq = (await server.ask("POST", "/rooms", {"id": "main"})).json["seq"]
+    async with site(tmp_path) as server, await Client.connect(server.port) as reader:
+        assert (await server.ask("GET", "/rooms/main")).json["seq"] == seq
+        (served,) = server.hub.served
+        journal = RoomJournal.open(served.folder)
+        await journal.append([Stopped("quiet", "elsewhere")])
+        await journal.close()
+        async with served._lock:
+            reader.send(request("GET", f"/rooms/main/events?after={seq + 1}"))
+            answer = asyncio.create_task(reader.head())
+            assert not (await asyncio.wait({answer}, timeout=0.2))[0]  # the probe: it is not refused
+        assert (await answer)[0] == 200
 
 
 async def test_people_enter_and_participants_leave(tmp_path: Path) -> None:

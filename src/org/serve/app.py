@@ -111,6 +111,8 @@ class Api:
         after = request.headers.get("last-event-id") or request.query_params.get("after", "0")
         if not (after.isdecimal() and after.isascii() and len(after) < 16):
             raise Refusal(422, "not the id of an event: expected a whole number", "begin with `?after=0`")
+        if int(after) > served.stream.seq:  # whoever had the room before may have told more of it
+            await served.catch_up()
         if int(after) > served.stream.seq:
             raise Refusal(422, f"there are only {served.stream.seq} events", "begin with `?after=0`")
         if sum(other.stream.readers for other in self._hub.served) >= MAX_READERS:

@@ -94,8 +94,11 @@ class Served:
     async def refresh(self) -> None:
         """Take in what the journal has beyond what is known. Raises `UsageError` when there is no such
         room any more, `JournalError` when its journal cannot be read."""
-        if self._lock.locked() and self.events:
-            return  # it is being opened, which may take long; what is known is shown meanwhile
+        if not (self._lock.locked() and self.events):  # opening it may take long: what is known is shown
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """The same, whatever it has to wait for."""
         async with self._lock:
             if self.session is None:
                 if self.events or self.stream.readers:
