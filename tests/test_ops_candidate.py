@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from command import ORG, Terminal
-from ops_kit import Shop, put
+from ops_kit import Shop, idle, put
 from org.errors import Busy, Conflict, EnvironmentProblem, OrgError, UsageError
-from org.ops import candidate, user
+from org.ops import candidate, user, workfolder
 from org.ops.candidate import Opened
+from org.ops.recover import recover
 
 
 @pytest.fixture
@@ -165,6 +166,34 @@ def test_when_what_is_known_of_it_is_lost(
     assert not (opened.folder / "new.py").exists()
     said = shop.org("candidate", "edit")
     assert f"remove what nobody needs: {opened.beside[0]}" in said.stderr
+
+
+@pytest.mark.parametrize("step", ["set_aside", "clone", "let_go"])
+@pytest.mark.parametrize("after", [False, True])
+def test_when_it_is_killed_while_another_takes_its_place(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
+) -> None:
+    act = getattr(workfolder, step)
+
+    def killed(*words: object) -> None:
+        if after:
+            act(*words)
+        raise KeyboardInterrupt
+
+    shop.save("ignore", {".gitignore": ".env\n"})
+    branch = shop.change({"a": "1"})
+    put(shop.layout.candidate, {".env": "SECRET=1"})
+    shop.promote()
+    with monkeypatch.context() as patch:
+        patch.setattr(workfolder, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            candidate.edit(shop.program)
+    recover(shop.program, idle)
+    opened = candidate.edit(shop.program)
+    assert opened.branch != branch
+    assert (opened.folder / "a").read_text() == "1"
+    kept = [folder / ".env" for folder in (opened.folder, *opened.beside)]
+    assert [path.read_text() for path in kept if path.exists()] == ["SECRET=1"]
 
 
 def test_what_git_ignores_goes_along_to_the_next(shop: Shop) -> None:
@@ -398,14 +427,19 @@ def test_a_diff_is_of_what_a_promote_brings_back(shop: Shop) -> None:
 
 def test_who_promotes_is_told_what_is_not_committed(shop: Shop) -> None:
     branch = shop.change({"a": "1"})
+    assert candidate.uncommitted(shop.program, "") == ""
     put(shop.layout.candidate, {"b": "2"})
-    assert "what is not committed in the candidate's folder is not part of it" in shop.promote().notes[0]
-    shop.rollback()
+    shop.gate()
+    said = shop.org("promote")
+    assert said.returncode == 0
+    assert "what is not committed in the candidate's folder is not part of it" in said.stderr
+    assert candidate.uncommitted(shop.program, "cand/20000101-000000") == ""
     subprocess.run(["git", "init", "-q", str(shop.layout.candidate / "inner")], check=True)
-    assert "inner/ is a Git repository of its own" in shop.promote().notes[0]
-    shop.rollback()
-    subprocess.run(["rm", "-rf", str(shop.layout.candidate)], check=True)
-    assert shop.promote(branch).notes == ()
+    assert "inner/ is a Git repository of its own" in candidate.uncommitted(shop.program, branch)
+    shop.layout.candidate_state.write_text("{")
+    assert "is not what org wrote" in candidate.uncommitted(shop.program, branch)
+    shop.layout.candidate_state.unlink()
+    assert candidate.uncommitted(shop.program, branch) == ""
 
 
 def test_a_commit_is_of_all_files_and_by_the_user(shop: Shop) -> None:

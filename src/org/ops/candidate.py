@@ -123,12 +123,15 @@ def diff(program: Program) -> str:
             return git.ask(*words, env=taken.env)[1]
 
 
-def uncommitted(program: Program, git: Git, known: Refs, branch: str) -> str:
-    """That a branch is not all that is in its folder, for whoever promotes it; nothing when it is."""
+def uncommitted(program: Program, branch: str) -> str:
+    """For whoever promotes a branch, the one in the folder when it is empty: that it is not all that is
+    there. Nothing when it is, or another is there."""
     try:
-        if _stored(program) != branch or not workfolder.there(program.layout):
+        stored = _stored(program)
+        if not stored or branch not in ("", stored) or not workfolder.there(program.layout):
             return ""
-        differs = _differs(program, git, known.branch(branch).commit)
+        with program.hold("candidate diff") as git:
+            differs = _differs(program, git, sync.current(git)[0], stored)
     except OrgError as error:
         return f"the candidate's folder could not be looked at: {error.message}"
     return f"what is not committed in the candidate's folder is not part of it: {_COMMIT}" if differs else ""
@@ -161,7 +164,7 @@ def _wanted(program: Program, git: Git, known: Refs, told: History, branch: str,
     leave = bool(branch) or new or _is_over(git, known, told, stored)
     if not leave:
         return stored
-    if workfolder.there(program.layout) and _differs(program, git, known.branch(stored).commit):
+    if workfolder.there(program.layout) and _differs(program, git, known, stored):
         if branch or new:
             raise UsageError("the candidate has changes that are not committed", _COMMIT)
         return stored
@@ -214,6 +217,8 @@ def _has(git: Git, commit: str, ancestor: str) -> bool:
     return git.ask("merge-base", "--is-ancestor", ancestor, commit, fine=(0, 1))[0] == 0
 
 
-def _differs(program: Program, git: Git, head: str) -> bool:
-    with workfolder.snapshot(program.layout, git, head) as taken:
-        return taken.tree != git.run("rev-parse", f"{head}^{{tree}}")
+def _differs(program: Program, git: Git, known: Refs, branch: str) -> bool:
+    """Whether there is something in the folder that the branch, which is in it, has not."""
+    head = known.branch(branch)
+    with workfolder.snapshot(program.layout, git, head.commit) as taken:
+        return taken.tree != head.tree

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from org.errors import EnvironmentProblem
 
+_WHOSE = "`ls -ld` on it and its folder says whose they are"
 _NEXT = "mend that, then `org recover`; `--debug` says where it was met"
 
 
@@ -54,7 +55,7 @@ def problem(error: OSError, path: Path | str = "") -> EnvironmentProblem:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return EnvironmentProblem(f"the disk is full: {name or error}", "make room, then `org recover`")
     why = error.strerror or str(error) or type(error).__name__
-    hint = "`ls -ld` on it and its folder says whose they are" if error.errno in (errno.EACCES, errno.EPERM) else _NEXT
+    hint = _WHOSE if error.errno in (errno.EACCES, errno.EPERM) else _NEXT
     return EnvironmentProblem(f"{name}: {why}" if name else why, hint)
 
 

@@ -49,9 +49,7 @@ def promote(
         if notes[-1]:
             known = refs.read(git)
         told = history.read(git, known)
-        branch = branch or candidate.branch_of(program)
-        gate = merges.prepare(git, known, told, branch)
-        notes.append(candidate.uncommitted(program, git, known, branch))
+        gate = merges.prepare(git, known, told, branch or candidate.branch_of(program))
         kept = verdicts.read(git, gate.merge)
         if kept is None:
             _refuse_stale(git, known, told, gate)

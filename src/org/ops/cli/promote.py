@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from org.ops import control, program
+from org.ops import candidate, control, program
 from org.ops.cli.answer import Answer, Parser, add_json, give
 from org.ops.fitness import inputs, judge, watch
 from org.ops.program import Program
@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
 
 def _promote(here: Program, branch: str) -> Answer:
     program.require(here)
-    usual = watch.usual(here)
+    usual, more = watch.usual(here), candidate.uncommitted(here, branch)
     done = promote(here, branch, judge.run, control.swap, inputs.stands)
     entry = done.entry
     details = {"number": entry.number, "commit": entry.commit, "before": entry.main, "branch": entry.branch}
@@ -49,6 +49,6 @@ def _promote(here: Program, branch: str) -> Answer:
     return Answer(
         "promoted",
         lines,
-        done.notes,
+        (*done.notes, more) if more else done.notes,
         {**details, "swapped": done.swapped, "watch_s": watched, "pull": here.pull},
     )
