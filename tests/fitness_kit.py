@@ -22,7 +22,7 @@ from typing import Any
 
 from generation_kit import end, free_port
 from ops_kit import Shop
-from org.ops import candidate, control, merges, sync, verdicts
+from org.ops import candidate, control, history, merges, refs, sync, verdicts
 from org.ops.fitness import judge
 from org.ops.fitness.ask import Door
 from org.ops.fitness.case import Wish
@@ -147,7 +147,8 @@ class Bakery(Shop):
         assert self.org("trust").returncode == 0
 
     def judged(self, mode: str, wish: Wish = judge.USUAL) -> dict[str, Any]:
-        """The verdict on a new candidate that is like that."""
+        """The verdict on a new candidate that is like that, the first since the last promote."""
+        self.forget()
         self.change({"mode": f"{mode}\n", f"note-{time.time_ns()}": mode}, new=True)
         return self.judge(wish)
 
@@ -166,6 +167,15 @@ class Bakery(Shop):
         merge = self.pinned().merge
         with self.program.hold("keep") as git:
             verdicts.record(git, merge, verdict)
+
+    def forget(self) -> None:
+        """As if nothing had been tried since the last promote."""
+        if self.program.begun:
+            with self.program.hold("forget") as git:
+                told = history.read(git, refs.read(git))
+                kept = {promote.commit for promote in told.promotes}
+                tried = set(git.run("for-each-ref", "--format=%(objectname)", refs.GATES).split())
+                git.run("notes", "--ref=refs/notes/org", "remove", "--ignore-missing", *sorted(tried - kept))
 
     def close(self) -> None:
         if self.program.begun and (supervisor := control.status(self.layout).get("supervisor")):

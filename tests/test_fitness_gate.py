@@ -17,7 +17,7 @@ import pytest
 import fitness_kit
 from fitness_kit import TASKS, Bakery, parsed
 from generation_kit import wait_for
-from org.errors import ConfigError, ExitCode, OrgError
+from org.errors import ConfigError, ExitCode
 from org.ops import candidate, verdicts, worktrees
 from org.ops.fitness import inputs, report
 from org.ops.fitness.arena import place_of
@@ -85,6 +85,8 @@ def test_a_verdict_names_all_that_it_depends_on(bakery: Bakery) -> None:
     assert found["tree"] == bakery.repo.run("rev-parse", f"{gate.merge}^{{tree}}")
     assert (found["attempt"], found["alpha"], found["spent"]) == (1, 0.05, 1)
     assert found["anchor"] == gate.main
+    assert (found["asked"], found["known"]) == (12, dict.fromkeys(found["known"], 1.0))
+    assert found["known"].keys() == {pair["task"] for pair in found["pairs"]}
     assert [pair["task"] for pair in found["pairs"]] != sorted(pair["task"] for pair in found["pairs"])
     assert {pair["task"] for pair in found["pairs"]} == {f"double-{n}" for n in range(1, 13)}
     assert {pair["candidate_first"] for pair in found["pairs"]} == {True, False}
@@ -107,24 +109,25 @@ def test_a_verdict_stands_while_nothing_differs(bakery: Bakery, tmp_path: Path) 
     assert not inputs.stands(bakery.repo, mine)
 
 
-def test_each_attempt_is_harder(bakery: Bakery) -> None:
+def test_each_attempt_is_harder_whatever_the_branch(bakery: Bakery) -> None:
+    """The branch goes on, another begins with the same files, another with a byte more: each is one more."""
+    bakery.forget()
     bakery.change({"mode": "well", "try": "1"}, new=True)
     bounds = []
-    for number in (1, 2, 3):
+    for number, change in enumerate(({"try": "2"}, {"x": "1"}, {"x": "2"}), 1):
         found = bakery.judge()
         bakery.keep(found)
-        assert (found["attempt"], found["verdict"]) == (number, "pass")
+        assert (found["attempt"], found["spent"], found["verdict"]) == (number, number, "pass")
         bounds.append(found["bounds"][-1])
-        bakery.change({"try": f"{number + 1}"})  # the branch goes on, and its attempts with it
-    assert [round(bound, 2) for _, bound in bounds] == [1.73, 2.02, 2.29]
-    assert bounds[2][0] > 12  # so many that it could pass at all
-    bakery.keep({"since": "", "spent": 8})
-    with pytest.raises(OrgError, match="was tried 8 times") as caught:
-        bakery.judge()
-    assert "org candidate edit --new" in caught.value.hint
+        bakery.change(change, new=number > 1)
+    assert [(pairs, round(bound, 2)) for pairs, bound in bounds] == [(12, 1.73), (17, 2.02), (21, 2.29)]
+    bakery.keep({"since": "", "spent": 20})
+    found = bakery.judge()  # nobody is refused for what others have tried
+    assert (found["attempt"], found["verdict"], found["alpha"]) == (21, "pass", 0.05 / 2**7)
 
 
 def test_to_break_off_is_an_attempt(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
+    bakery.forget()
     bakery.change({"mode": "well", "broken": "off"}, new=True)
 
     async def interrupted(*args: object) -> None:
@@ -210,7 +213,10 @@ def test_current_that_does_as_never_before_is_no_measure(another: list[Bakery], 
     found = bakery.judged("half")
     assert found["verdict"] == "pass"
     cache = place_of(bakery.layout).root / "selftest.json"
-    cache.write_text(json.dumps(json.loads(cache.read_text()) | {"mean": "0.99", "spread": "0.1"}))
+    kept = json.loads(cache.read_text())
+    known = json.loads(kept["known"])
+    known["band"] |= {"mean": 0.99, "spread": 0.1}
+    cache.write_text(json.dumps(kept | {"known": json.dumps(known)}))
     found = bakery.judged("half")
     assert (found["verdict"], found["why"][:36]) == ("inconclusive", "current itself does as never before:")
 
@@ -240,6 +246,12 @@ def test_from_the_first_word_to_a_promote(another: list[Bakery], tmp_path: Path)
     assert page.read_text().startswith("<!doctype html>")
     again = json.loads(bakery.org("fitness", "--json").stdout)
     assert (again["reason"], again["code"], again["attempt"]) == ("pass", 0, 1)
+    # Who wants more pairs than it was judged by gets them, once.
+    for _ in range(2):
+        more = json.loads(bakery.org("fitness", "--pairs", "24", "--json").stdout)
+        assert (more["verdict"], more["attempt"], more["asked"], more["planned"]) == ("pass", 2, 24, 33)
+    assert json.loads(bakery.org("fitness", "--json").stdout)["attempt"] == 2
+    assert bakery.org("fitness", "--pairs", "0").returncode == ExitCode.USAGE
     assert bakery.org("promote").returncode == 0
     assert bakery.org("fitness").returncode == ExitCode.STALE
     bakery.change({"mode": "half"})

@@ -15,6 +15,7 @@ from org.ops.control import swap
 from org.ops.fitness import case, inputs, judge, plot, report
 from org.ops.fitness.case import Wish
 from org.ops.fitness.progress import Progress
+from org.ops.fitness.rules import MOST_PAIRS
 from org.ops.git import Git
 from org.ops.merges import Gate
 from org.ops.program import Program
@@ -35,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--tasks", metavar="FILE", default="", help="tasks of yours; default: fitness.toml on "
                       "main, or those that come with org")  # fmt: skip
-    made.add_argument("--pairs", metavar="N", type=int, default=0, help="how often both are asked; default: "
-                      "100, or what main says")  # fmt: skip
+    made.add_argument("--pairs", metavar="N", type=int, help="how often both are asked, at the first "
+                      "attempt; default: 100, or what main says")  # fmt: skip
     made.add_argument("--report", metavar="FILE", default="", help="write the verdict as a page too")
     made.add_argument("--again", action="store_true", help="judge again what was judged; each attempt is "
                       "harder to pass")  # fmt: skip
@@ -50,10 +51,10 @@ def parser() -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     made = parser()
     args = made.parse_args(argv)
-    if args.pairs < 0 or args.pairs > 10_000:
-        made.error("--pairs: between 1 and 10000")
+    if args.pairs is not None and not 1 <= args.pairs <= MOST_PAIRS:
+        made.error(f"--pairs: between 1 and {MOST_PAIRS}")
     tasks = str(Path(args.tasks).resolve()) if args.tasks else ""
-    wish = Wish(tasks, args.pairs, args.allow_protected)
+    wish = Wish(tasks, args.pairs or 0, args.allow_protected)
     here = program.find(Path(), os.environ)
     if args.self_test:
         if args.branch or args.report or args.again or args.allow_protected:
@@ -94,7 +95,8 @@ def _gate(here: Program, branch: str, wish: Wish) -> tuple[Gate, dict[str, Any] 
 def _is_what_is_asked(git: Git, kept: Mapping[str, Any], wish: Wish) -> bool:
     """Whether a verdict is of what there is now, and of what the person said."""
     said = (kept.get("tasks", ""), kept.get("allow_protected", False))
-    return said == (wish.tasks, wish.allow_protected) and inputs.stands(git, kept)
+    is_enough = wish.pairs in (0, kept.get("asked"))
+    return said == (wish.tasks, wish.allow_protected) and is_enough and inputs.stands(git, kept)
 
 
 def _lines(verdict: Mapping[str, Any], page: str) -> Iterator[str]:
