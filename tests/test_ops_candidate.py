@@ -456,9 +456,9 @@ def test_a_commit_is_of_all_files_and_by_the_user(shop: Shop) -> None:
     assert who == "Ada <ada@example.org>, org: Breakfast\n\nand lunch"
 
 
-def test_an_author_who_has_no_name_is_somebody(shop: Shop, tmp_path: Path) -> None:
-    """And not org: what org makes on main is believed."""
-    named = {"GIT_AUTHOR_NAME": "somebody", "GIT_AUTHOR_EMAIL": "somebody@localhost"}
+def test_an_author_who_has_no_name_is_org(shop: Shop, tmp_path: Path) -> None:
+    """But never the committer that tells of promotes."""
+    named = {"GIT_COMMITTER_EMAIL": "candidate@localhost"}
     assert user.author({"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) == named
 
 

@@ -62,8 +62,8 @@ _STRICT = "--strict=" + ",".join(f"{name}=warn" for name in _OLD)
 _OPTIONS = tuple(word for name, value in _OFF.items() for word in ("-c", f"{name}={value}"))
 
 _NAME, _EMAIL = "org", "org@localhost"
-AUTHOR = f"{_NAME} <{_EMAIL}>"
-"""Who makes promotes and rollbacks; a candidate's commit has another author."""
+COMMITTER = f"{_NAME} <{_EMAIL}>"
+"""Who commits promotes and rollbacks, and nothing of a candidate's."""
 
 _ENV = {
     "LC_ALL": "C",

@@ -1,9 +1,9 @@
 """What was promoted and rolled back, told by main itself.
 
-The commits on main's first-parent line that we made and that carry our trailers are the truth; tags and
+The commits on main's first-parent line that are ours and that carry our trailers are the truth; tags and
 state files are derived from them. A merge of a promote has two parents and says `Org-Promote`; a commit that
-rolls one back says `Org-Rollback` and which one. What is further from the line, or made by somebody else (a
-candidate's commits have their own author), can say what it likes.
+rolls one back says `Org-Rollback` and which one. What is further from the line, or committed by somebody else (a
+candidate's commits are), can say what it likes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from org.ops.git import AUTHOR, Git
+from org.ops.git import COMMITTER, Git
 from org.ops.refs import BASE, COMMIT, MAIN, Refs
 
 PROMOTE, CANDIDATE = "Org-Promote", "Org-Candidate"
@@ -20,7 +20,7 @@ ROLLBACK, ROLLBACK_OF = "Org-Rollback", "Org-Rollback-Of"
 
 # How `git log` is asked: a record ends with NUL, which no message has, and of its fields, a line each, only
 # the last is of more lines. Nothing is converted: a line stays one whatever encoding it claims to have.
-_FIELDS = "%H%n%P%n%ct%n%an <%ae>%n%cn <%ce>%n%(trailers:only,unfold)"
+_FIELDS = "%H%n%P%n%ct%n%cn <%ce>%n%(trailers:only,unfold)"
 _LOG = ("log", "-z", "--encoding=none", f"--format={_FIELDS}", "--first-parent")
 
 
@@ -111,10 +111,10 @@ def parse(log: str, main: str) -> History:
 
 
 def _ours(log: str) -> Iterator[tuple[str, list[str], int, dict[str, str]]]:
-    """The commits that we made: their parents, when, and what they say of themselves."""
+    """The commits of ours: their parents, when, and what they say of themselves."""
     for record in log.split("\0")[:-1]:
-        commit, parents, at, author, committer, said = record.split("\n", 5)
-        if author == committer == AUTHOR:
+        commit, parents, at, committer, said = record.split("\n", 4)
+        if committer == COMMITTER:
             pairs = (line.partition(": ") for line in said.split("\n"))
             yield commit, parents.split(), int(at), {name: value.strip() for name, _, value in pairs}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from org.ops import verdicts
-from org.ops.git import AUTHOR, Git
+from org.ops.git import COMMITTER, Git
 from org.ops.history import Entry, History, Promote
 from org.ops.refs import TAGS, Refs
 
@@ -31,7 +31,7 @@ def rebuild(git: Git, refs: Refs, history: History) -> list[str]:
 def make(git: Git, entry: Entry, verdict: str) -> str:
     """The object of a tag: the same whenever it is made. `verdict` is the digest of a promote's."""
     text = f"object {entry.commit}\ntype commit\ntag {name_of(entry)}\n"
-    text += f"tagger {AUTHOR} {entry.at} +0000\n"
+    text += f"tagger {COMMITTER} {entry.at} +0000\n"
     if isinstance(entry, Promote):
         text += f"\nPromote {entry.number}: {entry.branch}\n\nOrg-Verdict: {verdict}\n"
     else:
