@@ -127,6 +127,26 @@ async def test_nobody_there_and_nobody_who_greets(tmp_path: Path) -> None:
                 pass
 
 
+async def test_a_guest_that_did_not_notice_who_came_first_is_come_to_again(tmp_path: Path) -> None:
+    async with impostor() as guest:
+        came = 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal came
+            came += 1
+            if came > 1:
+                await guest.serve(reader, writer)
+                return
+            await reader.read(-1)
+            writer.close()
+
+        async with (
+            await asyncio.start_unix_server(serve, tmp_path / "port"),
+            linked(tmp_path / "port", "the machine", timeout_s=DEADLINE_S, again_s=0.05),
+        ):
+            assert came > 1
+
+
 @pytest.mark.parametrize(
     "said",
     [

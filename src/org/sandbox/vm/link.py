@@ -223,31 +223,15 @@ class Link:
 
 @asynccontextmanager
 async def linked(
-    path: Path, name: str, *, timeout_s: float = 10.0, ping_s: float = 2.0
+    path: Path, name: str, *, timeout_s: float = 10.0, ping_s: float = 2.0, again_s: float | None = None
 ) -> AsyncIterator[Link]:
     """Connect to the port whose host end is the unix socket `path`; `name` is what errors call the guest.
 
-    Raises `SandboxGone` when nobody answers there within `timeout_s`. Three pings that are missed,
-    `ping_s` apart, end the link.
+    Raises `SandboxGone` when nobody answers there within `timeout_s`. Who has heard nothing for `again_s`
+    hangs up and comes again, from then on with more and more patience: a guest that goes on from a state
+    does not always notice who came first. Three pings that are missed, `ping_s` apart, end the link.
     """
-    writer: asyncio.StreamWriter | None = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_unix_connection(path)
-            link = Link(reader, writer, name)
-            await link.greet()
-    except TimeoutError as error:
-        _abort(writer)
-        raise SandboxGone(
-            f"{name} did not answer within {timeout_s:g} s", "`org vm logs` shows why"
-        ) from error
-    except (OSError, frames.ProtocolError) as error:
-        _abort(writer)
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise SandboxGone(f"{name} cannot be reached: {reason}", "`org vm status` shows it") from error
-    except BaseException:
-        _abort(writer)
-        raise
+    link, writer = await _reached(path, name, timeout_s, again_s or timeout_s)
     tasks = [_started(link.read()), _started(link.watch(ping_s))]
     try:
         yield link
@@ -261,6 +245,43 @@ async def linked(
         for result in results:  # a fault of ours, not of the guest
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
+
+
+async def _reached(
+    path: Path, name: str, timeout_s: float, again_s: float
+) -> tuple[Link, asyncio.StreamWriter]:
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        left = deadline - asyncio.get_running_loop().time()
+        try:
+            return await _greeted(path, name, min(left, again_s))
+        except TimeoutError as error:
+            if left <= again_s:
+                raise SandboxGone(
+                    f"{name} did not answer within {timeout_s:g} s", "`org vm logs` shows why"
+                ) from error
+        again_s *= 2
+
+
+async def _greeted(path: Path, name: str, timeout_s: float) -> tuple[Link, asyncio.StreamWriter]:
+    """A connection on which greetings were exchanged. Raises `TimeoutError`, `SandboxGone`."""
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(path)
+            link = Link(reader, writer, name)
+            await link.greet()
+            return link, writer
+    except TimeoutError:
+        _abort(writer)
+        raise
+    except (OSError, frames.ProtocolError) as error:
+        _abort(writer)
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SandboxGone(f"{name} cannot be reached: {reason}", "`org vm status` shows it") from error
+    except BaseException:
+        _abort(writer)
+        raise
 
 
 def _started(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

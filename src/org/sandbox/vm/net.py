@@ -387,12 +387,17 @@ def _descriptors(pid: str) -> Iterator[str]:
 
 @asynccontextmanager
 async def relaying(
-    path: Path, policy: Policy, log: Callable[[str], None], *, name: str = "the machine"
+    path: Path,
+    policy: Policy,
+    log: Callable[[str], None],
+    *,
+    timeout_s: float = 10.0,
+    again_s: float | None = None,
 ) -> AsyncIterator[Relay]:
     """Serve the guest whose port `org.net` ends in the unix socket `path`, for as long as the context.
 
-    Raises `SandboxGone` when nobody answers there. When the guest goes later, `run` of the relay
-    raises it; everything is closed then.
+    `timeout_s` and `again_s` are those of `linked`. Raises `SandboxGone` when nobody answers there. When
+    the guest goes later, `run` of the relay raises it; everything is closed then.
     """
-    async with linked(path, name) as link:
+    async with linked(path, "the machine", timeout_s=timeout_s, again_s=again_s) as link:
         yield Relay(link, policy, log)

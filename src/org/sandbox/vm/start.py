@@ -35,6 +35,7 @@ Way: TypeAlias = Literal["boot", "snapshot", "suspension"]
 BOOT_S = 180.0
 """Emulated, and beside others that want the same processors, a guest takes its time."""
 
+_AGAIN_S = 1.0
 _ID = re.compile("[0-9a-f]{32}")
 _DISK_HEAD = 64
 _SPARE = 268_435_456  # bytes of the disk that a snapshot leaves to others
@@ -175,7 +176,7 @@ class Start:
         async with AsyncExitStack() as own:
             running = await self._running(own, self._spec)
             self._step("waiting for the guest")
-            up = await self._met(own, running, "boot", BOOT_S)
+            up = await self._met(own, running, "boot")
             stack.push_async_exit(own.pop_all())
         return up
 
@@ -222,21 +223,26 @@ class Start:
             await running.qmp.load(state.state)
             loaded()
             await running.qmp.cont()
-            up = await self._met(own, running, way, BOOT_S)
+            up = await self._met(own, running, way)
             stack.push_async_exit(own.pop_all())
         return up
 
-    async def _met(self, stack: AsyncExitStack, running: Hypervisor, way: Way, timeout_s: float) -> Up:
+    async def _met(self, stack: AsyncExitStack, running: Hypervisor, way: Way) -> Up:
         """Connect to the guest's ports, and tell it first of all what it cannot know."""
         folder = self._folder
+        again = None if way == "boot" else _AGAIN_S
         links = await stack.enter_async_context(AsyncExitStack())
         try:
-            link = await links.enter_async_context(linked(folder.ctl, "the machine", timeout_s=timeout_s))
+            link = await links.enter_async_context(
+                linked(folder.ctl, "the machine", timeout_s=BOOT_S, again_s=again)
+            )
             if way == "suspension":
                 await Channel(link).restored()
             else:
                 await Channel(link).restored(machine_id=self._machine_id(), hostname=self._plan.hostname)
-            relay = await links.enter_async_context(relaying(folder.net, self.policy, self._log))
+            relay = await links.enter_async_context(
+                relaying(folder.net, self.policy, self._log, timeout_s=BOOT_S, again_s=again)
+            )
         except SandboxGone as error:
             raise SandboxGone(error.message + await running.last_words(), error.hint) from error
         return Up(running, link, relay, links, way)
