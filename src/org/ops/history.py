@@ -1,9 +1,9 @@
 """What was promoted and rolled back, told by main itself.
 
-The commits on main's first-parent line that are ours and that carry our trailers are the truth; tags and
-state files are derived from them. A merge of a promote has two parents and says `Org-Promote`; a commit that
-rolls one back says `Org-Rollback` and which one. What is further from the line, or committed by somebody else (a
-candidate's commits are), can say what it likes.
+The commits on main's first-parent line that are ours and carry our trailers are the truth; tags and state
+files are derived from them. A merge of a promote has two parents and says `Org-Promote`; a commit that rolls
+one back says `Org-Rollback` and which one. What is further from the line, or was committed by another (also
+for a candidate), can say what it likes.
 """
 
 from __future__ import annotations
