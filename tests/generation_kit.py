@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from org.ops import control
+from org.ops.intake import Intake
 from org.ops.layout import Layout
 
 DEADLINE_S = 60.0
@@ -111,15 +112,20 @@ async def serve(listener: socket.socket, mode: str = "well", seconds: float = 1.
         loop.add_signal_handler(signal.SIGTERM, lambda: None)
     elif contract:
         loop.add_signal_handler(signal.SIGTERM, draining.set)
-    server = await asyncio.start_server(answer, sock=listener, backlog=2048)
+
+    async def meet(client: socket.socket) -> None:
+        await answer(*await asyncio.open_connection(sock=client))
+
+    listener.setblocking(False)
+    intake = Intake(listener, meet)
+    intake.begin()
     say("accepting")
     misbehave(mode)
     await draining.wait()
-    server.close()
+    intake.end()
     say("draining")
-    await asyncio.sleep(0.1)  # for what was accepted a moment ago
-    while open_ones:
-        await asyncio.wait(set(open_ones))
+    while intake.handled or open_ones:
+        await asyncio.wait(intake.handled | open_ones)
     say("drained")
 
 
