@@ -36,23 +36,28 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`reason` is one word for programs; `lines` go to standard output, `notes` to standard error."""
+    """`reason` is one word for programs; `lines` go to standard output, `notes` to standard error. `page` is
+    a file to be written, when it has a name, and what is to be in it."""
 
     reason: str
     lines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=dict)
     code: ExitCode = ExitCode.DONE
+    page: tuple[str, str] = ("", "")
 
 
 def give(as_json: bool, answer: Answer) -> int:
     """Say what came of a verb; gives its exit code."""
     if as_json:
+        _write(*answer.page)
         _print_json(answer.code, answer.reason, answer.details)
         return answer.code
     for line in answer.notes:
         print(f"org: {plain.line(line)}", file=sys.stderr)
     show("".join(f"{line}\n" for line in answer.lines))
+    if _write(*answer.page):
+        show(f"written: {place.called(answer.page[0])}\n")
     return answer.code
 
 
@@ -67,12 +72,31 @@ def show(text: str) -> None:
     sys.stdout.flush()
 
 
-def write(path: str, text: str) -> None:
-    """Write a page of ours to the file that somebody named."""
+def require_writable(path: str) -> None:
+    """To be asked before a page is made that takes long. Raises `EnvironmentProblem`."""
+    try:
+        made = not os.path.exists(path)
+        with open(path, "ab"):
+            pass
+        if made:
+            os.unlink(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _write(path: str, text: str) -> bool:
+    """Write a page of ours to the file that somebody named; whether they named one."""
+    if not path:
+        return False
     try:
         Path(path).write_bytes(plain.text(text).encode())
     except OSError as error:
-        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", "name another file") from error
+        raise _unwritable(path, error) from error
+    return True
+
+
+def _unwritable(path: str, error: OSError) -> EnvironmentProblem:
+    return EnvironmentProblem(f"cannot write {place.called(path)}: {error.strerror}", "name another file")
 
 
 def give_error(error: OrgError) -> int:

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from org.errors import ExitCode
-from org.ops import candidate, merges, place, program, sync
-from org.ops.cli.answer import Answer, Parser, add_json, give, write
+from org.ops import candidate, merges, program, sync
+from org.ops.cli.answer import Answer, Parser, add_json, give, require_writable
 from org.ops.fitness import compare
 from org.ops.program import Program
 
@@ -44,14 +44,14 @@ def run(argv: list[str]) -> int:
 
 def _compare(here: Program, message: str, branch: str, seconds: float, page: str) -> Answer:
     program.require(here)
+    if page:
+        require_writable(page)
     with here.hold("compare") as git:
         known, told = sync.current(git)
         gate = merges.prepare(git, known, told, branch or candidate.branch_of(here))
     found = compare.compare(here, gate, message, seconds)
-    notes: tuple[str, ...] = ()
-    if page:
-        write(page, compare.html(found))
-        notes = (f"written: {place.called(page)}",)
     reason, code = ("compared", ExitCode.DONE) if found.both_answered else ("unanswered", ExitCode.FAILED)
     width = shutil.get_terminal_size().columns
-    return Answer(reason, tuple(compare.lines(found, width)), notes, found.details, code)
+    return Answer(
+        reason, tuple(compare.lines(found, width)), (), found.details, code, (page, compare.html(found))
+    )

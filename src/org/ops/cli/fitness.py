@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import ExitCode
-from org.ops import candidate, merges, place, plain, program, steps, sync, verdicts
-from org.ops.cli.answer import Answer, Parser, add_json, give, write
+from org.ops import candidate, merges, plain, program, steps, sync, verdicts
+from org.ops.cli.answer import Answer, Parser, add_json, give, require_writable
 from org.ops.control import swap
 from org.ops.fitness import case, inputs, judge, plot, report
 from org.ops.fitness.case import Wish
@@ -65,6 +65,8 @@ def run(argv: list[str]) -> int:
 
 def _fitness(here: Program, branch: str, wish: Wish, again: bool, page: str) -> Answer:
     program.require(here)
+    if page:
+        require_writable(page)
     gate, kept = _gate(here, branch, wish)
     notes: tuple[str, ...] = ()
     if kept is not None and kept.get("verdict") in ("pass", "fail") and not again:
@@ -73,11 +75,16 @@ def _fitness(here: Program, branch: str, wish: Wish, again: bool, page: str) -> 
         found = judge.run(here, gate, wish, Progress())
         with case.patiently(here, "fitness") as git:
             verdict = verdicts.record(git, gate.merge, found)
-    if page:
-        write(page, report.html(verdict))
     code = _CODES[str(verdict["verdict"])]
-    lines = tuple(map(plain.line, _lines(verdict, page)))  # a candidate's words are in them
-    return Answer(str(verdict["verdict"]), lines, notes, dict(verdict), code)
+    lines = tuple(map(plain.line, _lines(verdict)))  # a candidate's words are in them
+    return Answer(
+        str(verdict["verdict"]),
+        lines,
+        notes,
+        dict(verdict),
+        code,
+        (page, report.html(verdict) if page else ""),
+    )
 
 
 def _gate(here: Program, branch: str, wish: Wish) -> tuple[Gate, dict[str, Any] | None]:
@@ -99,7 +106,7 @@ def _is_what_is_asked(git: Git, kept: Mapping[str, Any], wish: Wish) -> bool:
     return said == (wish.tasks, wish.allow_protected) and is_enough and inputs.stands(git, kept)
 
 
-def _lines(verdict: Mapping[str, Any], page: str) -> Iterator[str]:
+def _lines(verdict: Mapping[str, Any]) -> Iterator[str]:
     for one in verdict.get("findings", ()):
         yield f"{'✓' if one['passed'] else '✕'} {one['gate']:7} {one['about']}"
     if verdict.get("pairs"):
@@ -114,8 +121,6 @@ def _lines(verdict: Mapping[str, Any], page: str) -> Iterator[str]:
         yield "protection was lifted: `--allow-protected`"
     yield f"{verdict['branch']} {_WORDS[verdict['verdict']]}: {verdict['why']}"
     yield from (f"  {line}" for line in verdict.get("hint", "").splitlines())
-    if page:
-        yield f"written: {place.called(page)}"
 
 
 def _self_test(here: Program, wish: Wish) -> Answer:
