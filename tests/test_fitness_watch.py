@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +12,10 @@ import pytest
 
 from fitness_kit import Bakery
 from generation_kit import wait_for
-from org.ops import verdicts
-from org.ops.fitness import vitals
+from org.ops import verdicts, watched
+from org.ops.fitness import ask, rules, vitals, watch
 from org.ops.fitness.vitals import Answers, Sample, Vitals, since
+from org.ops.layout import Layout
 
 WELL = Sample(well=True, restarts=0)
 
@@ -109,11 +112,11 @@ def test_what_does_well_is_watched_and_left(bakery: Bakery) -> None:
     assert "for another " in bakery.org("status").stdout
     assert bakery.org("rollback").returncode == 0  # by hand: whoever watches lets it be
 
-    def watch() -> dict[str, str]:
+    def seen() -> dict[str, str]:
         told: dict[str, str] = json.loads(bakery.org("status", "--json").stdout)["watch"]
         return told
 
-    wait_for(lambda: watch()["state"] == "left", lambda: json.dumps(watch()))
+    wait_for(lambda: seen()["state"] == "left", lambda: json.dumps(seen()))
     assert len(bakery.history.entries) == 2
 
 
@@ -122,3 +125,52 @@ def test_nothing_is_watched_where_nothing_is_served(bakery: Bakery) -> None:
     bakery.keep({"verdict": "pass"})
     assert json.loads(bakery.org("promote", "--json").stdout)["watch_s"] == 0
     assert json.loads(bakery.org("status", "--json").stdout)["watch"] == {}
+
+
+def test_a_watch_that_cannot_see_the_answers_says_so(tmp_path: Path) -> None:
+    bakery = Bakery(tmp_path, more='watch = 3\nmetrics = { path = "/nothing", counter = "bakery_answers" }')
+    try:
+        assert bakery.org("start", "current").returncode == 0
+        bakery.change({"mode": "well", "x": "1"})
+        bakery.keep({"verdict": "pass"})
+        assert bakery.org("promote").returncode == 0
+
+        def seen() -> dict[str, str]:
+            told: dict[str, str] = json.loads(bakery.org("status", "--json").stdout)["watch"]
+            return told
+
+        wait_for(lambda: seen()["state"] == "half-watched", lambda: json.dumps(seen()))
+        assert seen()["why"] == "its share of failures is not known: GET /nothing says 404"
+        assert "half watched: its share of failures is not known" in bakery.org("status").stdout
+    finally:
+        bakery.close()
+
+
+def test_what_is_not_told_to_others_is_told_to_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ask.Door] = []
+
+    def request(door: ask.Door, method: str, path: str, seconds: float) -> tuple[int, bytes]:
+        asked.append(door)
+        return 200, b'answers{status="500"} 7\n'
+
+    monkeypatch.setattr(ask, "request", request)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of-the-verb"))
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "token").write_text("sesame\n")
+    known = rules.read('[generation]\nmetrics = { path = "/m", counter = "answers" }\n'
+                       '[generation.ask]\ntoken = "org/token"\n')  # fmt: skip
+    served = {"port": 1, "pid": os.getpid(), "state_home": str(tmp_path)}
+    assert watch._answers(known, served) == (Answers(7, 7), "")
+    assert [door.token for door in asked] == ["sesame"]
+
+
+def test_only_time_that_the_machine_was_awake_is_watched(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.run.mkdir()
+    ends = time.monotonic() + 1000
+    state = {"commit": "c", "pid": str(os.getpid()), "state": "watching", "why": ""}
+    watched.tell(layout, state | {"until": str(ends)})
+    left = float(watched.told(layout)["until"]) - time.time()
+    assert left == pytest.approx(ends - time.monotonic(), abs=5)

@@ -195,17 +195,22 @@ def test_generations_run_as_users_of_the_machine(
 
 def test_elsewhere_they_are_the_programs_own() -> None:
     assert place.ports((1, 2)) == (1, 2)
-    assert (place.name(), place.other_place(), place.pull()) == ("host", "", "")
+    assert (place.name(), place.other_place(), place.merge()) == ("host", "", "")
     assert place.seen("http://127.0.0.1:7001") == "http://127.0.0.1:7001"
 
 
 def test_what_is_named_is_named_as_outside(monkeypatch: pytest.MonkeyPatch, guest: None, shop: Shop) -> None:
-    outside = {"ports": {"7001": 17001}, "files": {"/root/x": "/home/ada/page.html"}, "pull": "git merge"}
+    outside = {
+        "ports": {"7001": 17001},
+        "files": {"/root/x": "/home/ada/page.html"},
+        "merge": "git -C x merge",
+    }
     monkeypatch.setenv(place.OUTSIDE, json.dumps(outside))
     assert place.seen("http://127.0.0.1:7001") == "http://127.0.0.1:17001"
     assert place.seen("http://127.0.0.1:7002") == "http://127.0.0.1:7002"
     assert (place.called("/root/x"), place.called("/root/y")) == ("/home/ada/page.html", "/root/y")
-    assert shop.program.pull == "git merge"
+    shop.edit({})
+    assert shop.program.pull == f"git -C x merge {shop.main[:12]}"
 
 
 def test_a_supervisor_that_is_kept_stays_when_nothing_is_served(tmp_path: Path) -> None:

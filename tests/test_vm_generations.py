@@ -231,7 +231,10 @@ def test_promote_and_rollback_move_main_there_and_are_seen_here(changing: Shop) 
     before = changing.git("rev-parse", "HEAD")
     changing.passes()
     promoted = changing.told("promote")
-    assert (promoted["swapped"], promoted["pull"]) == (True, f"git -C {changing.project} merge org/main")
+    assert (promoted["swapped"], promoted["pull"]) == (
+        True,
+        f"git -C {changing.project} merge {promoted['commit'][:12]}",
+    )
     assert changing.git("rev-parse", "org/main") == promoted["commit"]
     assert (changing.asked("current")["commit"], changing.asked("current")["menu"]) == (
         promoted["commit"],

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from org.ops.generation import Generation
+from org.ops.layout import state_folder
 from org.ops.slot import Slot
 
 NOT_GUARANTEED = (
@@ -65,6 +66,7 @@ async def _serving(generation: Generation) -> dict[str, Any]:
         "pid": generation.pid,
         "uptime_s": round(time.time() - generation.began, 3),
         "folder": plan.folder,
+        "state_home": str(state_folder({**plan.env, **plan.more}).parent),
         "health": {
             "ok": said.get("nonce") == plan.nonce and said.get("commit") == plan.commit,
             "status": str(said.get("status", "silent"))[:40],

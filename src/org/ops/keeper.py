@@ -7,7 +7,8 @@ listening socket, and ends whatever descends from it. It outlives the supervisor
 its socket and gets a first line that says how things stand, with the listener along with it.
 
 Lines of JSON, from a supervisor: `{"do": "go" | "drain" | "kill"}`; to it: the state, then
-`{"said": word}` for each word of the contract, and `{"ended": code, "tail": text, "left": n}` at the end.
+`{"said": word}` for each word of the contract, `{"lost": n, "why": text}` when lines of the log could not be
+written, and `{"ended": code, "tail": text, "left": n, "starved": text}` at the end.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from org.ops import family, logfile
+from org.ops import cgroups, family, logfile
 from org.ops.plan import CONTRACT, Plan
 from org.ops.wire import MOST_LINE, is_ours
 
@@ -44,7 +45,8 @@ def main() -> int:
     listener.set_inheritable(False)
     plan = Plan.from_json(_first_line(channel))
     family.adopt_orphans()
-    home = Path(tempfile.mkdtemp(prefix="org-"))
+    home = _home(plan.nonce)
+    home.mkdir(mode=0o700)
     try:
         return Keeper(plan, listener, home).run(channel)
     finally:
@@ -133,19 +135,20 @@ class Keeper:
         if plan.uid >= 0:
             as_whom = {"user": plan.uid, "group": plan.gid, "extra_groups": []}
         try:
-            started = subprocess.Popen(
-                plan.argv,
-                cwd=plan.folder,
-                env={**plan.env, **plan.more, **contract},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(self._listener.fileno(), go, ack),
-                start_new_session=True,
-                preexec_fn=lambda: _restrict(plan),
-                **as_whom,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
+            with cgroups.bounded(plan.nonce, _share(plan), first=plan.colour == "candidate"):
+                started = subprocess.Popen(
+                    plan.argv,
+                    cwd=plan.folder,
+                    env={**plan.env, **plan.more, **contract},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(self._listener.fileno(), go, ack),
+                    start_new_session=True,
+                    preexec_fn=lambda: _restrict(plan),
+                    **as_whom,
+                )
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             self._tail = f"cannot start `{plan.argv[0]}`: {error}\n".encode()
             logfile.append(Path(plan.log), self._tail)
             self._code = NOT_STARTED
@@ -292,7 +295,7 @@ class Keeper:
         logfile.note(Path(self._plan.log), f"{self._plan.short} ended: {_how(self._code or 0)}")
         tail = self._tail.decode(errors="replace")
         self._listener.close()  # whoever hears of the end may take the port anew at once
-        self._tell({"ended": self._code, "tail": tail, "left": left})
+        self._tell({"ended": self._code, "tail": tail, "left": left, "starved": starved})
         return 0
 
     def _log_rest(self) -> None:
@@ -302,6 +305,7 @@ class Keeper:
                 self._selector.unregister(self._output)
                 return
         self._log()
+        starved = cgroups.close(self._plan.nonce)
 
     def _hear_rest(self) -> None:
         while self._ack in self._selector.get_map() and self._peek():
@@ -327,4 +331,21 @@ def _how(code: int) -> str:
 
 
 if __name__ == "__main__":
+def _home(nonce: str) -> Path:
+    return Path(tempfile.gettempdir(), f"org-{nonce}")
+
+
+def forget(door: Path) -> None:
+    """Remove what a keeper has left that was killed, by its socket."""
+    shutil.rmtree(_home(door.stem), ignore_errors=True)
+    door.unlink(missing_ok=True)
+
+
+def _share(plan: Plan) -> float:
+    """Of the memory in a machine. Two that are compared have theirs from the verb, and both as much."""
+    if plan.colour == "current":
+        return 0.5
+    return 0.25 if plan.lasts else 0.375
+
+
     sys.exit(main())

@@ -23,7 +23,7 @@ from org.ops.waiting import waiting
 
 OUTSIDE = "ORG_OUTSIDE"
 """JSON in the environment: `ports` of the machine and where they are on its host, `files` in it and where
-they are to be there, and `pull`, what is typed there to get main."""
+they are to be there, and `merge`, what is typed there to get a commit."""
 _GUEST = Path("/run/org-guest")
 _ONLY_HERE = ("foreground", "systemd", "tmux")
 _MOST_WAIT_S = 300.0
@@ -53,13 +53,6 @@ def in_guest() -> bool:
 def is_carried_in() -> bool:
     """Whether the verb was typed on the host of this machine."""
     return OUTSIDE in os.environ
-
-
-def outlive_the_verb(kin: int) -> None:
-    """Have this process end with that one: in a machine, what a verb started ends with the verb."""
-    if in_guest():
-        _, _, group = Path(f"/proc/{kin}/cgroup").read_text().strip().rpartition("::")
-        Path(f"/sys/fs/cgroup{group}/cgroup.procs").write_text(str(os.getpid()))
 
 
 def machine_is_up(env: Mapping[str, str]) -> bool:
@@ -122,6 +115,13 @@ def other_place() -> str:
     return "; this is the machine, `--here` acts on your host" if in_guest() else ""
 
 
+def known_as(repository: Path) -> Path:
+    """What a person calls a program by its repository here; what a host sent says where the host has it."""
+    if in_guest():
+        return Path(os.fsdecode((repository / "description").read_bytes()).strip())
+    return repository.parent if repository.name == ".git" else repository
+
+
 # -- what a host says of itself
 
 
@@ -132,9 +132,9 @@ def seen(url: str) -> str:
     return f"http://127.0.0.1:{int(outside)}" if outside else url
 
 
-def pull() -> str:
-    """What is typed outside to get main; nothing when this is not a machine's business."""
-    return str(_outside().get("pull", ""))
+def merge() -> str:
+    """What is typed outside before a commit to get it; nothing when this is not a machine's business."""
+    return str(_outside().get("merge", ""))
 
 
 def ports(configured: Sequence[int]) -> tuple[int, int]:

@@ -57,9 +57,9 @@ class Program:
     def pull(self) -> str:
         """What the user types to get our main."""
         folder, repo = str(self.checkout.folder), str(self.layout.repo)
-        return place.pull() or self.on_main(
-            shlex.join(["git", "-C", folder, "pull", "--no-rebase", repo, "main"])
-        )
+        if merge := place.merge():
+            return f"{merge} {self.look().run('rev-parse', '--short=12', 'refs/heads/main').strip()}"
+        return self.on_main(shlex.join(["git", "-C", folder, "pull", "--no-rebase", repo, "main"]))
 
     def on_main(self, command: str) -> str:
         """A Git command, for the user to type, that is to act on their main and not on another branch."""

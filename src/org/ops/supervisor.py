@@ -26,11 +26,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from org.errors import Busy, OrgError, UsageError
-from org.ops import describe, family, logfile, ours, streams, wire
+from org.errors import Busy, ExitCode, OrgError, UsageError
+from org.ops import cgroups, describe, family, logfile, ours, streams, wire
 from org.ops.alone import alone
 from org.ops.generation import Generation
 from org.ops.layout import Colour, Layout
+from org.ops.keeper import forget
 from org.ops.listener import bind
 from org.ops.planning import make_plan
 from org.ops.slot import Slot, Wanted
@@ -76,6 +77,7 @@ async def supervise(layout: Layout, state: Mapping[str, Any], first: Mapping[str
         family.adopt_orphans()
         shown, stays = bool(state.get("shown")), bool(state.get("stays"))
         supervisor = Supervisor(layout, lock, shown=shown, stays=stays)
+        cgroups.move_aside()
         await supervisor.run(state, first)
 
 
@@ -162,7 +164,7 @@ class Supervisor:
         for door in self._layout.run.glob("*.keeper"):
             adopted = await Generation.adopt(door)
             if adopted is None:
-                door.unlink(missing_ok=True)
+                forget(door)
                 continue
             generation, listener = adopted
             colour = _colour(generation.plan.colour)

@@ -14,7 +14,8 @@ from org.cli.options import Parser
 from org.cli.vm import commands, generation, git, harden, install, jobs, lifecycle
 from org.cli.vm.verb import Call
 from org.config import load
-from org.errors import UsageError
+from org.errors import OrgError, UsageError
+from org.ops.cli.answer import give_error
 from org.sandbox.vm.machine import DEFAULT, machine_of
 
 VERBS = {
@@ -47,6 +48,15 @@ def run(argv: list[str]) -> int:
     args, unknown = parser().parse_known_args(argv)
     if unknown:
         raise UsageError(f"no such options: {' '.join(unknown)}", f"`org vm {args.verb} --help` explains it")
+    try:
+        return _do(args)
+    except OrgError as error:
+        if not generation.is_for_programs(args):
+            raise
+        return give_error(error)
+
+
+def _do(args: argparse.Namespace) -> int:
     flags = {"base": getattr(args, "base", None), "vm.mirror": getattr(args, "mirror", None)}
     # A program's file may be of another version, and is read where the program runs.
     cwd = Path("/") if args.verb == "generation" else Path()

@@ -19,6 +19,7 @@ from org.cli.vm.verb import Call, Verb, room_of
 from org.errors import SandboxGone, UsageError
 from org.sandbox.vm.channel import Attached, Surroundings
 from org.sandbox.vm.place import WORKSPACES, memory_of
+from org.wording import clean
 
 _READ = 65_536
 
@@ -45,10 +46,18 @@ async def _surroundings(call: Call) -> Surroundings:
     if args.root or args.user == "root":
         return Surroundings("/root", "root", memory=memory)
     if args.user and args.user != "job":
-        if "/" in args.user or args.user.startswith("."):
-            raise UsageError(f"no such user: {args.user}")
+        await _check_user(call, args.user)
         return Surroundings(f"/home/{args.user}", args.user, memory=memory)
     return Surroundings(f"{WORKSPACES}/{room_of(args)}", memory=memory)
+
+
+async def _check_user(call: Call, user: str) -> None:
+    """Raises `UsageError` for one that the machine does not have."""
+    async with call.machine.channel(Surroundings("/", "root")) as channel:
+        users = (await channel.read_file("etc/passwd")).decode(errors="replace").splitlines()
+    names = [line.partition(":")[0] for line in users]
+    if user not in names:
+        raise UsageError(f"the machine has no user {user!r}", f"it has: {', '.join(map(clean, names))}"[:300])
 
 
 async def _exec(call: Call) -> int:

@@ -15,11 +15,11 @@ from pathlib import Path
 from secrets import token_hex
 
 from org.cli.vm.shown import steps_shown
-from org.cli.vm.verb import Call, Verb
+from org.cli.vm.verb import Call, Verb, known
 from org.errors import EnvironmentProblem, OrgError, SandboxGone, UsageError
-from org.ops import place, program, settings, trust
+from org.ops import place, program, settings, trust, user
 from org.ops.cli import compare, fitness
-from org.ops.cli.answer import give_error
+from org.ops.cli.answer import require_writable
 from org.ops.fitness import tasks
 from org.ops.git import Git
 from org.ops.layout import Layout
@@ -36,7 +36,7 @@ _SERVED_BY_A_SUPERVISOR = frozenset(
     {"start", "stop", "status", "fitness", "promote", "rollback", "recover", "compare"}
 )
 _WITH_FILES = {"fitness": fitness.parser, "compare": compare.parser}
-_TELLS_OF_BRANCHES = frozenset({"candidate", "promote", "rollback", "recover", "status", "history"})
+_TELLS_OF_BRANCHES = frozenset({"start", "candidate", "promote", "rollback", "recover", "status", "history"})
 
 
 @dataclass(slots=True)
@@ -59,22 +59,21 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", metavar="WORDS", nargs=argparse.REMAINDER, help="what belongs to it")
 
 
+def is_for_programs(args: argparse.Namespace) -> bool:
+    """Whether all that is said is to be one JSON object, also what goes wrong before the verb begins."""
+    return args.verb == "generation" and "--json" in args.words
+
+
 async def _generation(call: Call) -> int:
-    try:
-        return await _carry_out(call)
-    except OrgError as error:
-        if "--json" not in call.args.words:
-            raise
-        return give_error(error)
-
-
-async def _carry_out(call: Call) -> int:
     verb, words = call.args.generation_verb, [word for word in call.args.words if word != "--here"]
     here = program.find(Path(), os.environ)
     branch = here.main()
     main = branch.commit
     trusted = _trusted(here, main) if verb == "start" else ""
     carried = carried_by(verb, words)
+    for path in carried.written:
+        require_writable(str(path))
+    await known(call.machine)
     facts = (await call.machine.up_or_gone()).facts
     memory = int(facts["memory_mib"]) * 1024**2
     own = layout.fetched(call.settings.places.state, call.machine.name, f"programs/{here.layout.root.name}")
@@ -85,19 +84,28 @@ async def _carry_out(call: Call) -> int:
     for path, name in carried.read.items():
         await there.put(path, name)
     ports = facts["network"]["inbound"]
-    env = _environment(call, here, ports, carried)
+    env = _environment(call, here, ports, carried) | (user.author(os.environ) if verb == "candidate" else {})
     async with there.running([verb, *words, *carried.words], env) as org:
         await _shown(org)
-        code = org.code
-    if code is None:
-        raise SandboxGone("the machine did not say how the verb ended")
+    code = _exit_code(org, verb)
     for path, name in carried.written.items():
         data = await there.taken(name)
         if data is not None:
             _write(path, data)
     if verb in _TELLS_OF_BRANCHES:
         await _deliver(there, repository)
-    return code if code >= 0 else 128 - code
+    return code
+
+
+def _exit_code(org: Attached, verb: str) -> int:
+    """Raises `EnvironmentProblem` for a verb that could not say itself how it ended."""
+    if org.code is None:
+        raise SandboxGone("the machine did not say how the verb ended")
+    if org.code < 0:
+        end = "for want of memory" if org.out_of_memory else f"by signal {-org.code}"
+        more = "; `org vm down`, `org vm up --memory MIB` gives it more" if org.out_of_memory else ""
+        raise EnvironmentProblem(f"`org {verb}` was ended in the machine, {end}", f"`org recover`{more}")
+    return org.code
 
 
 async def _deliver(there: ProgramThere, repository: Repository) -> None:
@@ -119,9 +127,9 @@ async def _prepare(
     if trusted:
         await there.trust(trusted)
     if verb in _SERVED_BY_A_SUPERVISOR:
-        if not await there.supervise():
+        if why := await there.supervise():
             print(
-                "org: the machine was booted since: what it served is not served any more\n"
+                f"org: {why}: what it served is not served any more\n"
                 "     `org recover` ends what was interrupted, `org start current` serves again",
                 file=sys.stderr,
             )
@@ -142,7 +150,7 @@ def names_of(here: Program) -> Names:
     name = here.layout.root.name
     repository = Path(STATE, f"{name}.git")
     kept = Layout.of({"XDG_STATE_HOME": STATE}, repository).root
-    return Names(str(repository), str(kept), f"generations-{name}")
+    return Names(str(repository), str(kept), f"generations-{name}", str(here.checkout.folder))
 
 
 def carried_by(verb: str, words: Sequence[str]) -> Carried:
@@ -178,7 +186,7 @@ def _environment(call: Call, here: Program, ports: dict[str, int], carried: Carr
     """What the verb is told there: the model, which has no key, and how this host calls what it names."""
     folder = shlex.quote(str(here.checkout.folder))
     files = {path_there(name): str(path) for path, name in {**carried.read, **carried.written}.items()}
-    outside = {"ports": ports, "files": files, "pull": here.on_main(f"git -C {folder} merge org/main")}
+    outside = {"ports": ports, "files": files, "merge": here.on_main(f"git -C {folder} merge")}
     env = {place.OUTSIDE: json.dumps(outside)}
     model = call.settings.model
     return env | {"ORG_MODEL": model} if model and not model.endswith(".gguf") else env

@@ -10,7 +10,7 @@ from typing import Any
 from org.config import Settings
 from org.errors import UsageError
 from org.journal.folder import is_room_id
-from org.sandbox.vm.machine import Machine
+from org.sandbox.vm.machine import DEFAULT, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +44,5 @@ def room_of(args: argparse.Namespace) -> str:
 async def known(machine: Machine) -> None:
     """Raises `UsageError` when there is no such machine."""
     if (await machine.status()).state == "absent":
-        raise UsageError(f"there is no machine `{machine.name}`", "`org vm up` makes it")
+        named = "" if machine.name == DEFAULT else f" --name {machine.name}"
+        raise UsageError(f"there is no machine `{machine.name}`", f"`org vm up{named}` makes it")

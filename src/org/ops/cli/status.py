@@ -62,6 +62,8 @@ def _watched(told: Mapping[str, str]) -> Iterator[str]:
     if state == "watching":
         left = max(0.0, float(told["until"]) - time.time())
         yield f"{'watch':9}  {commit} for another {_for(left)}; taken back when it does badly"
+        if told["why"]:
+            yield f"{'':9}  {told['why']}"
     elif state not in ("well", "left"):
         yield f"{'watch':9}  {commit} {state.replace('-', ' ')}: {told['why']}"
 

@@ -19,10 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from org.errors import ConfigError, EnvironmentProblem
-from org.ops import family, streams
+from org.ops import cgroups, family, streams
 from org.ops.fitness.ask import Door
 from org.ops.fitness.rules import Ask
 from org.ops.generation import Ended, Generation
+from org.ops.keeper import forget
 from org.ops.layout import Layout
 from org.ops.listener import bind
 from org.ops.plan import Plan, environment
@@ -226,6 +227,7 @@ async def arena(layout: Layout) -> AsyncIterator[None]:
     """Around all that is tried: nothing of it is left behind, nor of one that was killed. To be entered
     under the lock of the place."""
     family.adopt_orphans()
+    cgroups.move_aside()
     await _end_leftovers(layout)
     try:
         yield
@@ -243,6 +245,6 @@ async def _end_leftovers(layout: Layout) -> None:
             await asyncio.wait({generation.ended}, timeout=family.SWEEP_S)
             generation.leave()
             listener.close()
-        door.unlink(missing_ok=True)
+        forget(door)
     for folder in place.glob("*/"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from org.errors import OrgError
-from org.ops import control, logfile, ours, place, program, sync, verdicts, watched
-from org.ops.fitness import ask, case, rules, vitals
+from org.ops import cgroups, control, logfile, ours, place, program, sync, verdicts, watched
+from org.ops.fitness import arena, ask, case, rules, vitals
 from org.ops.fitness.rules import Rules
 from org.ops.fitness.vitals import Answers, Sample, Vitals
 from org.ops.layout import Layout
@@ -42,10 +42,11 @@ class Usual:
 
 def main() -> int:
     root, commit, seconds, share = sys.argv[1:]
+    supervisor = control.status(Layout(Path(root))).get("supervisor")
+    if supervisor and place.in_guest():
+        cgroups.join(supervisor["pid"])  # before the verb goes on, which ends all that it has left
     if os.fork():
         os._exit(0)
-    if supervisor := control.status(Layout(Path(root))).get("supervisor"):
-        place.outlive_the_verb(supervisor["pid"])
     watch(Layout(Path(root)), commit, float(seconds), float(share))
     return 0
 
@@ -56,7 +57,8 @@ def main() -> int:
 def usual(here: Program) -> Usual:
     """To be asked before a promote: what is promoted has no say in how it is watched."""
     known, served = _rules(here), control.status(here.layout).get("current")
-    return Usual(known.watch_s, _answers(known, served).share if served else 0.0)
+    seen, _ = _answers(known, served) if served else (None, "")
+    return Usual(known.watch_s, seen.share if seen else 0.0)
 
 
 def begin(here: Program, commit: str, before: Usual) -> None:
@@ -81,7 +83,7 @@ def watch(layout: Layout, commit: str, seconds: float, share: float) -> None:
     """Until the time is over, something else is served, or it does badly."""
     here = program.find(layout.root, os.environ)
     known = _rules(here)
-    found, until = Vitals(share), time.time() + seconds
+    found, until = Vitals(share), time.monotonic() + seconds
     before: Answers | None = None
     state = {
         "commit": commit,
@@ -92,24 +94,23 @@ def watch(layout: Layout, commit: str, seconds: float, share: float) -> None:
     }
     watched.tell(layout, state)
     try:
-        while time.time() < until:
+        while time.monotonic() < until:
             served = control.status(layout).get("current")
             if served is None or (served["commit"] != commit and not served["trouble"]):
                 _say(layout, state, "left", "something else is served, or nothing")
                 return
-            now = _answers(known, served)
-            before = now if before is None else before
-            sample = Sample(
-                served.get("health", {}).get("ok", False),
-                served["restarts"],
-                served["trouble"],
-                vitals.since(now, before),
-            )
-            if why := found.look(sample):
+            now, blind = _answers(known, served) if "pid" in served else (None, state["why"])
+            if blind != state["why"]:
+                state["why"] = blind
+                watched.tell(layout, state)
+            before = before or now
+            since = vitals.since(now, before) if now and before else Answers()
+            well = served.get("health", {}).get("ok", False)
+            if why := found.look(Sample(well, served["restarts"], served["trouble"], since)):
                 _say(layout, state, *_take_back(here, commit, why))
                 return
             time.sleep(POLL_S)
-        _say(layout, state, "well", "")
+        _say(layout, state, "half-watched" if state["why"] else "well", state["why"])
     except OrgError as error:
         _say(layout, state, "failed", error.message)
 
@@ -137,29 +138,28 @@ def _rules(here: Program) -> Rules:
     return rules.read(git.ask("cat-file", "blob", f"{known.main.commit}:{FILE}")[1])
 
 
-def _answers(known: Rules, served: Mapping[str, Any]) -> Answers:
-    """What it says of its answers so far; nothing when it says nothing."""
-    if not known.metrics.path:
-        return Answers()
-    door = ask.Door(int(served["port"]), known.ask, _token(known))
+def _answers(known: Rules, served: Mapping[str, Any]) -> tuple[Answers | None, str]:
+    """What it says of its answers so far, or why that is not known: both are nothing where `metrics` is not
+    set."""
+    path = known.metrics.path
+    if not path:
+        return None, ""
     try:
-        status, data = ask.request(door, "GET", known.metrics.path, seconds=_METRICS_S)
-    except (ask.Late, OSError, http.client.HTTPException, ValueError):
-        return Answers()
-    return (
-        vitals.answers(data.decode(errors="replace"), known.metrics.counter) if status == 200 else Answers()
-    )
+        door = ask.Door(int(served["port"]), known.ask, _token(known, served))
+        status, data = ask.request(door, "GET", path, seconds=_METRICS_S)
+    except (ask.Late, OSError, http.client.HTTPException, ValueError) as error:
+        return None, f"its share of failures is not known: GET {path}: {error or type(error).__name__}"
+    if status != 200:
+        return None, f"its share of failures is not known: GET {path} says {status}"
+    return vitals.answers(data.decode(errors="replace"), known.metrics.counter), ""
 
 
-def _token(known: Rules) -> str:
+def _token(known: Rules, served: Mapping[str, Any]) -> str:
+    """What current keeps where it was told to keep its state."""
     if not known.ask.token:
         return ""
-    named = os.environ.get("XDG_STATE_HOME", "")
-    state = Path(named) if named.startswith("/") else Path.home() / ".local" / "state"
-    try:
-        return (state / known.ask.token).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+    owner = Path("/proc", str(served["pid"])).stat().st_uid
+    return arena.read_own(Path(served["state_home"], known.ask.token), owner)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ class Attached:
     def __init__(self, link: Link, talk: Talk) -> None:
         self.code: int | None = None
         """The exit code, once `next` returned None."""
+        self.out_of_memory = False
+        """Whether somebody in it was ended for want of memory, likewise."""
         self._link = link
         self._talk = talk
 
@@ -72,7 +74,9 @@ class Attached:
         """(1 or 2 for the stream, some bytes), or None at the end. Raises `SandboxGone`."""
         frame = await self._talk.next()
         if frame.kind == frames.CLOSE:
-            self.code = _whole(self._link, _answer(self._talk), "code", _CODES)
+            answer = _answer(self._talk)
+            self.code = _whole(self._link, answer, "code", _CODES)
+            self.out_of_memory = answer.get("oom") is True
             return None
         return (2 if frame.kind == frames.ERR else 1), frame.payload
 

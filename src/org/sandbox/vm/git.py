@@ -33,6 +33,7 @@ Relation: TypeAlias = Literal["first", "new", "contained", "unrelated"]
 """Of a commit to what is checked out: nothing is; it has more; it has no more; they share nothing."""
 
 _PLAIN = re.compile(r"[a-zA-Z0-9._/-]+")  # a name that a person may be told to type
+_TAKEN = ("main", "cand")  # by programs, beside the branches of rooms
 _SETTLE_S = 300.0
 _FROM = "org.from"  # the repositories that were pushed from, in the settings of our own
 
@@ -218,6 +219,11 @@ async def relation(repository: Repository, commit: str) -> Relation:
 
 async def check_room(room: str) -> None:
     """Raises `UsageError` for a room after which no branch can be called."""
+    if room in _TAKEN:
+        raise UsageError(
+            f"the branches of a room `{room}` would be called as those of candidates and their main",
+            "`--room` names another",
+        )
     done = await Repository(Path("/"), own=True).run(("check-ref-format", f"refs/org/{room}"))
     if done.code:
         raise UsageError(f"no git branch can be called after the room `{room}`")

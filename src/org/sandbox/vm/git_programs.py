@@ -8,21 +8,28 @@ from __future__ import annotations
 STATE = "/srv/org-programs"
 """The state folder (XDG) of generations, with the programs' repositories. Others may go through it and see
 nothing: generations run as somebody else, and have to read their own files."""
+FILES = "/root/.cache/org-verbs"
+"""What verbs read or write there for their host."""
 NO_PLACE = 64
 LOST = 65
+ENDED_THERE = 66
 
-# Argument: repository. Says which commit its main is.
+# Arguments: repository, what its host calls it. Says which commit its main is.
 LOOK = f"""
 umask 066
-mkdir -p {STATE}/org/programs || exit
-[ ! -d "$1" ] || git --git-dir "$1" rev-parse -q --verify refs/heads/main || :
+mkdir -p {STATE}/org/programs {FILES} || exit
+[ -d "$1" ] || exit 0
+printf %s "$2" > "$1/description" || exit
+git --git-dir "$1" rev-parse -q --verify refs/heads/main || :
 """
 
-# Argument: repository. It appears whole; what a git that was killed has left is not in the way for ever.
+# Arguments: repository, what its host calls it. It appears whole; what a git that was killed has left is not
+# in the way for ever.
 RECEIVE = """
 umask 077
 if [ ! -d "$1" ]; then
     new=$(mktemp -d "$1.XXXXXX") && git init -q --bare --template= -b main "$new" || exit
+    printf %s "$2" > "$new/description" || exit
     mv -T "$new" "$1" 2> /dev/null || rm -rf "$new"
 fi
 find "$1/refs" -name '*.lock' -mmin +5 -delete
@@ -48,12 +55,14 @@ os.replace(path + ".new", path)
 """
 
 # Argument: what is kept of the program. Removes the socket of a supervisor of before; says whether there
-# were generations, all of which are gone.
+# were generations, all of which are gone, and whether the machine has been up since.
 BEFORE = f"""
 umask 077
 mkdir -p "$1/run" && rm -f "$1/run/supervisor.sock" || exit
 for keeper in "$1"/run/*.keeper; do
-    [ ! -e "$keeper" ] || exit {LOST}
+    [ -e "$keeper" ] || break
+    cmp -s /proc/sys/kernel/random/boot_id "$1/run/boot" && exit {ENDED_THERE}
+    exit {LOST}
 done
 """
 
@@ -68,6 +77,7 @@ done
 # followed by another, of the version that is installed then, which finds what is served.
 SUPERVISE = """
 trap 'kill "$pid"; wait "$pid"; exit' TERM
+cat /proc/sys/kernel/random/boot_id > "$1/run/boot"
 while :; do
     "$2/bin/python" -P -m org.ops.supervisor "$1" --stay & pid=$!
     wait "$pid"

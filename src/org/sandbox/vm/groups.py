@@ -168,10 +168,11 @@ def _parents(mounts: str, own: str) -> dict[str, str]:
 
 
 def remove(folders: list[str]) -> list[str]:
-    """Remove empty cgroups; those that are not empty."""
+    """Remove empty cgroups, with those that were made in them; those that are not empty."""
     left = []
     for folder in folders:
         try:
+            remove([entry.path for entry in os.scandir(folder) if entry.is_dir()])
             os.rmdir(folder)
         except FileNotFoundError:
             continue

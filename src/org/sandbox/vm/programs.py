@@ -28,8 +28,11 @@ MOST_FILE = 16 * 1024**2
 """Bytes of a file that a verb reads or writes on the host."""
 
 _HOME = "/root"
-_FILES = ".cache/org-verbs"
 _PIDS = 2048
+_ENDED = {
+    scripts.LOST: "the machine was booted since",
+    scripts.ENDED_THERE: "the program's supervisor was ended, with all that it watched over",
+}
 _DONE_S = 120.0
 _ENV = {"HOME": _HOME, "XDG_STATE_HOME": scripts.STATE}
 
@@ -37,11 +40,12 @@ _ENV = {"HOME": _HOME, "XDG_STATE_HOME": scripts.STATE}
 @dataclass(frozen=True, slots=True)
 class Names:
     """Paths in the guest: of the program's repository as its user's is here, and of what is kept of it;
-    and the job in which it is supervised."""
+    the job in which it is supervised, and the folder in which its user has it."""
 
     repository: str
     kept: str
     job: str
+    folder: str
 
 
 async def ended(reach: Callable[[Surroundings], AbstractAsyncContextManager[Channel]]) -> bool:
@@ -52,7 +56,7 @@ async def ended(reach: Callable[[Surroundings], AbstractAsyncContextManager[Chan
 
 class ProgramThere:
     """A program in a machine that is up, which `reach` connects to. `own` is the bare repository of this
-    host for what comes out; `memory`, in bytes, is what its generations may use together."""
+    host for what comes out; `memory` is that of the machine, in bytes."""
 
     def __init__(
         self,
@@ -74,15 +78,16 @@ class ProgramThere:
         """Make that commit the main of the repository there; nothing is sent when it is."""
         async with self._held():
             pass  # by which this host knows that the program is there, also while the machine is down
+        called = (self.names.repository, self.names.folder)
         async with self._channel() as channel:
-            looked = await channel.exec(Command(["sh", "-c", scripts.LOOK, "sh", self.names.repository]))
+            looked = await channel.exec(Command(["sh", "-c", scripts.LOOK, "sh", *called]))
             _check("look for the program", looked)
             if looked.head.decode(errors="replace").strip() == main:
                 return
             words = ["-c", "push.pushOption=", "push", "--progress", "--no-verify", "--no-follow-tags"]
             words += ["--no-signed", "--recurse-submodules=no", "--no-force-if-includes"]
             target = [f"+{main}:refs/heads/main"]
-            script = ["sh", "-c", scripts.RECEIVE, "sh", self.names.repository]
+            script = ["sh", "-c", scripts.RECEIVE, "sh", *called]
             check_talked(await talk_in_time(repository, words, target, channel, script, Intake(), on_said))
 
     async def trust(self, text: str) -> None:
@@ -102,25 +107,25 @@ class ProgramThere:
         if len(data) > MOST_FILE:
             raise EnvironmentProblem(f"{path} has more than {MOST_FILE:,} bytes")
         async with self._channel() as channel:
-            await channel.write_file(f"{_FILES}/{name}", data)
+            await channel.write_file(_below_home(name), data)
         return path_there(name)
 
     # -- what runs there
 
-    async def supervise(self) -> bool:
-        """Have its supervisor run, as a job. False when what was served there has ended with a supervisor of
-        before, as when the machine was booted since."""
+    async def supervise(self) -> str:
+        """Have its supervisor run, as a job. Says why what was served there has ended with a supervisor of
+        before; nothing when it has not."""
         async with self._channel() as channel:
             if any(job.name == self.names.job and job.code is None for job in await channel.jobs()):
-                return True
-            before = await self._done(channel, scripts.BEFORE, (0, scripts.LOST))
-        there = Surroundings(_HOME, "root", _ENV, self._memory, _PIDS)
+                return ""
+            before = await self._done(channel, scripts.BEFORE, (0, *_ENDED))
+        there = Surroundings(_HOME, "root", _ENV, _shared(self._memory), _PIDS)
         async with self._reach(there) as channel:
             await channel.detach(
                 self.names.job, ["sh", "-c", scripts.SUPERVISE, "sh", self.names.kept, CURRENT]
             )
             await self._done(channel, scripts.AFTER)
-        return before == 0
+        return _ENDED.get(before, "")
 
     async def renew(self) -> None:
         """Have what supervises be of the version of org that is installed now. What is served goes on."""
@@ -164,7 +169,7 @@ class ProgramThere:
         async with self._channel() as channel:
             if (await channel.exec(Command(["test", "-f", path]))).exit_code:
                 return None
-            data = await channel.read_file(f"{_FILES}/{name}", MOST_FILE)
+            data = await channel.read_file(_below_home(name), MOST_FILE)
             await channel.exec(Command(["rm", "-f", path]))
             return data
 
@@ -192,9 +197,18 @@ class ProgramThere:
             os.close(lock)
 
 
+def _shared(memory: int) -> int:
+    """What all that is served of a program may use: it leaves the machine enough to live, and to judge."""
+    return memory // 4 * 3
+
+
 def path_there(name: str) -> str:
     """Where a file that a verb reads or writes is in the guest."""
-    return f"{_HOME}/{_FILES}/{name}"
+    return f"{scripts.FILES}/{name}"
+
+
+def _below_home(name: str) -> str:
+    return path_there(name).removeprefix(f"{_HOME}/")
 
 
 def _check(what: str, result: ExecResult, fine: tuple[int, ...] = (0,)) -> None:
