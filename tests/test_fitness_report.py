@@ -116,6 +116,8 @@ def test_the_first_anchor_is_the_first_current() -> None:
     assert anchor.find([], "m0", "s", "m") == anchor.Anchor("m0", {})
     promotes = [judged("m0"), judged("m1", score=0.5)]
     assert anchor.find(promotes, "m2", "s", "m") == anchor.Anchor("m0", {"t": 0.75})
+    unasked = {**judged("m"), "known": {}}
+    assert anchor.find([unasked, *promotes, unasked], "m3", "s", "m") == anchor.Anchor("m0", {"t": 0.75})
 
 
 def test_who_was_better_is_the_next() -> None:

@@ -32,5 +32,6 @@ def find(promotes: Sequence[Mapping[str, Any] | None], main: str, suite: str, mo
             break
         if verdict.get("superior"):
             break
-        chosen = Anchor(str(verdict.get("main", "")), verdict.get("known", {}))
+        if known := verdict.get("known"):  # no tasks may have been asked
+            chosen = Anchor(str(verdict.get("main", "")), known)
     return chosen
