@@ -119,7 +119,7 @@ if not pid:
             pass
 while len(family.descendants(os.getpid())) < {enough}:
     pass
-print(len(family.descendants(os.getpid())), family.sweep(), len(family.descendants(os.getpid())))
+print(len(family.descendants(os.getpid())), family.sweep(os.getpid()), len(family.descendants(os.getpid())))
 """
 
 

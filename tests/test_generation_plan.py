@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generation_kit import free_port
-from org.errors import Busy, ConfigError
+from org.errors import ConfigError, EnvironmentProblem
 from org.ops import listener, logfile, settings, trust
 from org.ops.layout import Colour, Layout
 from org.ops.plan import Plan, command, environment
 from org.ops.planning import make_plan
 from org.ops.restarts import LONGEST_S, Restarts
-from org.ops.unit import unit
+from org.ops.unit import file_name, unit
 
 GIVEN = {
     "PATH": "/bin",
@@ -61,7 +61,7 @@ def test_each_plan_has_a_nonce_of_its_own(tmp_path: Path) -> None:
 def test_a_candidate_keeps_its_state_apart(tmp_path: Path) -> None:
     folder = commit(tmp_path / "files", 'start = "shop"\ncontract = 1')
     plan = planned(tmp_path, "candidate", folder)
-    assert plan.more["XDG_STATE_HOME"] == str(tmp_path / "candidate-home")
+    assert plan.more["XDG_STATE_HOME"] == str(tmp_path / "state")
     assert "ORG_API_KEY" not in plan.env
     assert plan.limits["RLIMIT_CORE"] == 0
 
@@ -76,7 +76,7 @@ def test_without_a_contract_it_is_started_behind_a_splice(tmp_path: Path) -> Non
 
 
 def test_a_commit_that_does_not_say_how_to_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no org\.toml in that commit"):
+    with pytest.raises(ConfigError, match=r"no org\.toml among its files"):
         planned(tmp_path, "current", tmp_path)
 
 
@@ -181,14 +181,23 @@ def test_a_listener_is_asked_for_by_one_alone() -> None:
     port = free_port()
     with listener.bind(port) as held:
         assert (held.getsockname(), held.proto) == (("127.0.0.1", port), 6)
-        with pytest.raises(Busy, match=rf"port {port} is taken: pid {os.getpid()} \(") as raised:
+        with pytest.raises(EnvironmentProblem, match=rf"port {port} is taken: pid {os.getpid()}") as raised:
             listener.bind(port)
         assert "`ports`" in raised.value.hint
 
 
 def test_a_unit_says_words_as_they_are() -> None:
-    text = unit("current", "100%", "/a b", ["/py thon", "-m", 'say "$x" 50%'], 30.0)
+    env = {"ORG_MODEL": 'a "$b" 5%', "XDG_STATE_HOME": "/st", "ORG_API_KEY": "sesame", "HOME": "/root"}
+    env |= {"http_proxy": "http://me:sesame@proxy", "https_proxy": "http://proxy"}
+    text = unit("100%", "/a b", ["/py thon", "-m", 'say "$x" 50%'], 30.0, env)
     assert 'ExecStart="/py thon" "-m" "say \\"$$x\\" 50%%"' in text
     assert "Description=org: current of 100%%" in text
     assert "WorkingDirectory=/a b" in text
     assert "TimeoutStopSec=45" in text
+    assert [line for line in text.splitlines() if line.startswith("Environment=")] == [
+        'Environment="ORG_MODEL=a \\"$b\\" 5%%"',
+        'Environment="XDG_STATE_HOME=/st"',
+        'Environment="https_proxy=http://proxy"',
+    ]
+    assert "sesame" not in text
+    assert file_name("a b%-0123abcd") == "org-a_b_-0123abcd.service"

@@ -93,7 +93,7 @@ def test_a_port_that_somebody_has(site: Site) -> None:
     site.serve(1)
     with pytest.raises(OrgError, match=rf"port {site.port} is taken: pid \d+ \(") as raised:
         other.serve(1)
-    assert raised.value.exit_code == ExitCode.BUSY
+    assert raised.value.exit_code == ExitCode.ENVIRONMENT
 
 
 def test_it_is_started_again_when_it_ends(site: Site) -> None:

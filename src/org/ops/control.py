@@ -14,7 +14,7 @@ from typing import Any
 from org.errors import EnvironmentProblem, OrgError
 from org.ops import ours, place, wire
 from org.ops.layout import Colour, Layout
-from org.ops.plan import environment
+from org.ops.plan import LONGEST, Times, environment
 
 _ATTEMPTS = 3
 _KEPT_S = 60.0
@@ -27,32 +27,34 @@ class _Nobody(Exception):
     """There is no supervisor."""
 
 
-def serve(layout: Layout, colour: Colour, commit: str, folder: Path, port: int) -> dict[str, Any]:
-    """Have this commit served, with our environment as far as it is passed on; the supervisor is started
-    when there is none. What was served drains. Serving it already is no error. Raises `OrgError` when it
-    does not come up: then all is as before."""
-    return _ask_started(layout, {"do": "serve", **request(colour, commit, folder, port)})
+def serve(
+    layout: Layout, colour: Colour, commit: str, folder: Path, port: int, most: Times = LONGEST
+) -> dict[str, Any]:
+    """Have this commit served, with our environment as far as it is passed on, in no more time than `most`;
+    the supervisor is started when there is none. What was served drains. Serving it already is no error.
+    Raises `OrgError` when it does not come up: then all is as before."""
+    return _ask_started(layout, {"do": "serve", **request(colour, commit, folder, port, most)})
 
 
-def request(colour: Colour, commit: str, folder: Path, port: int) -> dict[str, Any]:
+def request(colour: Colour, commit: str, folder: Path, port: int, most: Times = LONGEST) -> dict[str, Any]:
     """What a supervisor is asked to serve."""
     env = environment(os.environ, colour)
-    return {"colour": colour, "commit": commit, "folder": str(folder), "port": port, "env": env}
+    place = {"colour": colour, "commit": commit, "folder": str(folder), "port": port}
+    return {**place, "env": env, "most": most}
 
 
 def swap(layout: Layout, commit: str, folder: Path) -> bool:
     """Have current serve this commit, when it is being served at all: False when it is not. Returns when
-    the new generation, in the environment of the old one, takes connections and that was told to drain."""
-    if not status(layout).get("current"):
-        return False
-    swapped = {"colour": "current", "commit": commit, "folder": str(folder)}
-    _ask_started(layout, {"do": "serve", **swapped})
-    return True
+    the new generation, in the environment of the old one, takes connections and that was told to drain.
+    Nothing is asked of the old one: it may answer whatever it likes, or not at all."""
+    swapped = {"do": "serve", "colour": "current", "commit": commit, "folder": str(folder)}
+    return is_needed(layout) and bool(_ask_started(layout, swapped)["served"])
 
 
-def stop(layout: Layout, colour: Colour) -> bool:
-    """End what serves a colour, when its drain is over. False when nothing did."""
-    return is_needed(layout) and bool(_ask_started(layout, {"do": "stop", "colour": colour})["stopped"])
+def stop(layout: Layout, colour: Colour, *, now: bool = False) -> bool:
+    """End what serves a colour, when its drain is over, or `now`. False when nothing did."""
+    asked = {"do": "stop", "colour": colour, "now": now}
+    return is_needed(layout) and bool(_ask_started(layout, asked)["stopped"])
 
 
 def status(layout: Layout) -> dict[str, Any]:

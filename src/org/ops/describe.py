@@ -72,6 +72,7 @@ async def _serving(generation: Generation) -> dict[str, Any]:
             "status": str(said.get("status", "silent"))[:40],
             "latency_ms": round((time.perf_counter() - before) * 1000, 1),
         },
+        "log": {"lost": generation.log["lost"], "why": generation.log["why"]},
         "contract": int(plan.speaks),
         "not_guaranteed": [] if plan.speaks else list(NOT_GUARANTEED),
         "containment": _containment(generation),

@@ -13,7 +13,7 @@ import resource
 import signal
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +121,12 @@ def _tasks_of(uid: int) -> int:
 # -- who there is
 
 
-def descendants(pid: int) -> set[int]:
-    """The living processes below `pid`. A process that has ended and was not waited for is none."""
+def descendants(pid: int, spared: Set[int] = frozenset()) -> set[int]:
+    """The living processes below `pid`, but for the spared and what is below them. A process that has ended
+    and was not waited for is none."""
     parents: dict[int, int] = {}
     for name in os.listdir("/proc"):
-        if name.isdecimal():
+        if name.isdecimal() and int(name) not in spared:
             with suppress(OSError):
                 state, parent = _state(int(name))
                 if state not in "ZX":
@@ -162,26 +163,25 @@ def _stat(pid: int) -> list[str]:
 # -- the end
 
 
-def sweep() -> int:
-    """Kill everything that descends from this process and wait for it; how many are left after all.
+def sweep(root: int, spared: Set[int] = frozenset()) -> int:
+    """Kill everything that descends from a process, but for the spared and what is below them, and wait until
+    it has ended; how many are left after all.
 
     They are frozen first: what runs on could have more children than are killed meanwhile.
     """
     frozen: set[int] = set()
     for _ in range(_FREEZE_ROUNDS):
-        fresh = descendants(os.getpid()) - frozen
+        fresh = descendants(root, spared) - frozen
         if not fresh:
             break
         _signal(fresh, signal.SIGSTOP)
         frozen |= fresh
     deadline = time.monotonic() + SWEEP_S
-    while left := descendants(os.getpid()):
+    while left := descendants(root, spared):
         if time.monotonic() > deadline:
             break
         _signal(left, signal.SIGKILL)
-        reap()
         time.sleep(_WAIT_S)
-    reap()
     return len(left)
 
 
@@ -199,5 +199,5 @@ def reap() -> dict[int, int]:
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # what is not ours to end is left, and counted
             os.kill(pid, number)

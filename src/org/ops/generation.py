@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from org.errors import EnvironmentProblem
-from org.ops import health, ours, streams, wire
-from org.ops.keeper import WORDS
+from org.ops import family, health, ours, streams, wire
+from org.ops.keeper import WORDS, how
 from org.ops.plan import Plan
 
 KEEPER_S = 30.0
@@ -30,21 +30,27 @@ _SHOWN_LINES = 8
 @dataclass(frozen=True, slots=True)
 class Ended:
     """`code` is negative for a signal, and None when nobody was left to see it; `tail` is what it said
-    last, `left` how many of its processes could not be ended."""
+    last, `left` how many of its processes could not be ended. `starved` is what it had and was too little,
+    when that ended it."""
 
     code: int | None
     tail: str = ""
     left: int = 0
+    starved: str = ""
 
     @property
     def how(self) -> str:
         if self.code is None:
             return "its keeper is gone"
-        return f"exit code {self.code}" if self.code >= 0 else signal.Signals(-self.code).name
+        return how(self.code) + (f", it wanted more than {self.starved}" if self.starved else "")
 
 
 class Generation:
-    """`ended` is done when it is gone with all that descends from it. `pid` is 0 when it never was."""
+    """`ended` is done when it is gone with all that descends from it. `pid` is 0 when it never was.
+    `log` says how many lines of its log are `lost`, and `why`."""
+
+    keepers: ClassVar[set[int]] = set()
+    """The pids of all keepers that this process has to do with, and that have not ended."""
 
     def __init__(
         self, state: Mapping[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -56,6 +62,7 @@ class Generation:
         self.drain_began: float = state["drain_began"]
         self.told_to_go: bool = state["told_to_go"]
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self.log: Mapping[str, Any] = state.get("log", {"lost": 0, "why": ""})
         self._health: str = state["health"]
         self._said = {word: asyncio.Event() for word in WORDS}
         for word in state["said"]:
@@ -69,7 +76,8 @@ class Generation:
     @classmethod
     async def start(cls, plan: Plan, listener: socket.socket) -> Generation:
         """Start one; it waits until it is told to go. Raises `EnvironmentProblem`."""
-        channel = _start_keeper(listener)
+        channel, keeper = _start_keeper(listener)
+        cls.keepers.add(keeper)
         reader, writer = await asyncio.open_connection(sock=channel, limit=wire.MOST_LINE)
         writer.write(plan.as_json().encode() + b"\n")
         state = None
@@ -78,6 +86,7 @@ class Generation:
                 state = await streams.read_line(reader)
         if state is None:
             writer.close()
+            cls.keepers.discard(keeper)
             raise EnvironmentProblem(
                 f"no process could be started for {plan.short}", "see the supervisor's log"
             )
@@ -104,6 +113,7 @@ class Generation:
         state, _, rest = said.partition(b"\n")
         reader, writer = await asyncio.open_connection(sock=channel, limit=wire.MOST_LINE)
         generation = cls(json.loads(state), reader, writer)
+        cls.keepers.add(generation.keeper)
         for line in rest.splitlines():
             generation._take(json.loads(line))
         return generation, listener
@@ -162,7 +172,7 @@ class Generation:
             await streams.first_of(self.ended, seconds=POLL_S)
         raise EnvironmentProblem(f"{plan.short} ended before it was healthy: {self.ended.result().how}")
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self) -> dict[str, str | int]:
         """What it says of itself on its private socket; {} when it says nothing."""
         return await health.ask_privately(self._health)
 
@@ -183,13 +193,21 @@ class Generation:
     def _take(self, said: Mapping[str, Any]) -> None:
         if "said" in said:
             self._said[said["said"]].set()
+        elif "lost" in said:
+            self.log = said
         elif not self.ended.done():
-            self.ended.set_result(Ended(said["ended"], said["tail"], said["left"]))
+            self.keepers.discard(self.keeper)
+            self.ended.set_result(Ended(said["ended"], said["tail"], said["left"], said.get("starved", "")))
 
     def _lose(self) -> None:
         """Its keeper has gone without a word: nobody is left to end it in good order."""
+        self.keepers.discard(self.keeper)
         if self._handle >= 0:
             with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(
+                    self._handle, signal.SIGSTOP
+                )  # it is still who its children come from
+                family.sweep(self.pid)
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
                 os.killpg(self.pid, signal.SIGKILL)
         shutil.rmtree(Path(self._health).parent, ignore_errors=True)
@@ -197,8 +215,8 @@ class Generation:
         self.ended.set_result(Ended(None))
 
 
-def _start_keeper(listener: socket.socket) -> socket.socket:
-    """A channel to a keeper that waits for its plan. Raises `EnvironmentProblem`."""
+def _start_keeper(listener: socket.socket) -> tuple[socket.socket, int]:
+    """A channel to a keeper that waits for its plan, and its pid. Raises `EnvironmentProblem`."""
     channel, theirs = socket.socketpair()
     try:
         keeper = subprocess.Popen(
@@ -215,7 +233,7 @@ def _start_keeper(listener: socket.socket) -> socket.socket:
     finally:
         theirs.close()
     keeper.returncode = 0  # the supervisor waits for whatever ends
-    return channel
+    return channel, keeper.pid
 
 
 def _handle(pid: int) -> int:

@@ -11,14 +11,17 @@ ANSWER_S = 5.0
 _MOST_BYTES = 65_536
 
 
-async def ask_privately(path: str) -> dict[str, Any]:
-    """What a generation says on its private socket: {} when it does not answer, or not with an object."""
+async def ask_privately(path: str) -> dict[str, str | int]:
+    """The texts and numbers that a generation says on its private socket: {} when it does not answer, or
+    not with an object. Whatever it says, it is no more than that."""
     status, body = await _ask(asyncio.open_unix_connection(path), "/health")
     try:
         read = json.loads(body) if status == 200 else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return read if isinstance(read, dict) else {}
+    if not isinstance(read, dict):
+        return {}
+    return {name: value for name, value in read.items() if isinstance(value, str | int)}
 
 
 async def is_well(port: int, target: str) -> bool:

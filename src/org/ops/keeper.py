@@ -37,6 +37,7 @@ NOT_STARTED = 127
 _BLOCK = 65_536
 _TAIL = 4096
 _ENDED_S = 0.5  # for what a generation that has ended said last
+_LONGEST_WAIT_S = 3600.0  # what is waited for at once; a selector knows no time without an end
 
 
 def main() -> int:
@@ -69,6 +70,7 @@ class Keeper:
     def __init__(self, plan: Plan, listener: socket.socket, home: Path) -> None:
         self._plan = plan
         self._listener = listener
+        self._log_file = logfile.Log(Path(plan.log))
         self._health = home / "health"
         self._selector = selectors.DefaultSelector()
         self._channel: socket.socket | None = None
@@ -103,10 +105,12 @@ class Keeper:
                 self._step()
             return self._end()
         finally:
+            family.sweep(os.getpid())  # for who did not get as far as the end
             door.unlink(missing_ok=True)
 
     def _step(self) -> None:
-        wait = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        left = _LONGEST_WAIT_S if self._deadline is None else self._deadline - time.monotonic()
+        wait = min(max(0.0, left), _LONGEST_WAIT_S)
         for key, _ in self._selector.select(wait):
             if key in self._selector.get_map().values():  # what came before may have ended it
                 act: Callable[[], None] = key.data
@@ -121,7 +125,7 @@ class Keeper:
         go, self._go = os.pipe()
         self._ack, ack = os.pipe()
         self._output, output = os.pipe()
-        logfile.note(Path(plan.log), f"{plan.short} starts")
+        self._log_file.note(f"{plan.short} starts")
         contract = {
             "ORG_CONTRACT": str(CONTRACT),
             "ORG_LISTEN_FD": str(self._listener.fileno()),
@@ -150,7 +154,7 @@ class Keeper:
                 )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self._tail = f"cannot start `{plan.argv[0]}`: {error}\n".encode()
-            logfile.append(Path(plan.log), self._tail)
+            self._log_file.append(self._tail)
             self._code = NOT_STARTED
         else:
             self._pid = started.pid
@@ -184,9 +188,15 @@ class Keeper:
         data = self._read(self._output)
         if data:
             self._tail = (self._tail + data)[-_TAIL:]
-            logfile.append(Path(self._plan.log), data)
+            lost = self._log_file.lost
+            self._log_file.append(data)
+            if self._log_file.lost > lost:
+                self._tell(self._lost())
         elif data is not None:
             self._selector.unregister(self._output)
+
+    def _lost(self) -> dict[str, Any]:
+        return {"lost": self._log_file.lost, "why": self._log_file.why}
 
     @staticmethod
     def _read(fd: int) -> bytes | None:
@@ -236,6 +246,7 @@ class Keeper:
             "told_to_go": self._told_to_go,
             "said": self._said,
             "drain_began": self._drain_began,
+            "log": self._lost(),
         }
         with suppress(OSError):  # it is gone again
             socket.send_fds(channel, [json.dumps(state).encode() + b"\n"], [self._listener.fileno()])
@@ -287,13 +298,14 @@ class Keeper:
     # -- the end
 
     def _end(self) -> int:
-        left = family.sweep()
+        left = family.sweep(os.getpid())
         until = time.monotonic() + _ENDED_S
         while self._output in self._selector.get_map() and time.monotonic() < until:
             self._log_rest()
         self._hear_rest()
-        logfile.note(Path(self._plan.log), f"{self._plan.short} ended: {_how(self._code or 0)}")
+        self._log_file.note(f"{self._plan.short} ended: {how(self._code or 0)}")
         tail = self._tail.decode(errors="replace")
+        starved = cgroups.close(self._plan.nonce)
         self._listener.close()  # whoever hears of the end may take the port anew at once
         self._tell({"ended": self._code, "tail": tail, "left": left, "starved": starved})
         return 0
@@ -305,7 +317,6 @@ class Keeper:
                 self._selector.unregister(self._output)
                 return
         self._log()
-        starved = cgroups.close(self._plan.nonce)
 
     def _hear_rest(self) -> None:
         while self._ack in self._selector.get_map() and self._peek():
@@ -320,17 +331,6 @@ class Keeper:
         self._selector.register(source, selectors.EVENT_READ, act)
 
 
-def _restrict(plan: Plan) -> None:
-    family.set_limits(plan.limits)
-    if plan.uid >= 0:
-        family.stay_who_we_are()
-
-
-def _how(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-
-
-if __name__ == "__main__":
 def _home(nonce: str) -> Path:
     return Path(tempfile.gettempdir(), f"org-{nonce}")
 
@@ -348,4 +348,21 @@ def _share(plan: Plan) -> float:
     return 0.25 if plan.lasts else 0.375
 
 
+def _restrict(plan: Plan) -> None:
+    family.set_limits(plan.limits)
+    if plan.uid >= 0:
+        family.stay_who_we_are()
+
+
+def how(code: int) -> str:
+    """How a process has ended, in words; `code` is negative for a signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # one of those that have no name
+        return f"signal {-code}"
+
+
+if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,7 @@
 """A log of bounded size: one file, and one older beside it.
 
 Several processes write to one log, each for a moment at a time: an old generation may still have
-something to say while the new one serves.
+something to say while the new one serves. What cannot be written ends nobody: it is counted.
 """
 
 from __future__ import annotations
@@ -24,14 +24,51 @@ def append(path: Path, data: bytes) -> None:
         if os.fstat(file).st_size + len(data) > MOST_BYTES:
             path.replace(older(path))
             with _locked(path) as fresh:
-                os.write(fresh, data[-MOST_BYTES:])
+                _write(fresh, data[-MOST_BYTES:])
         else:
-            os.write(file, data)
+            _write(file, data)
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
 
 
 def note(path: Path, line: str) -> None:
     """Write a line of our own, with the time."""
-    append(path, f"{time.strftime('%Y-%m-%d %H:%M:%S')} org: {line}\n".encode())
+    append(path, _noted(line))
+
+
+def _noted(line: str) -> bytes:
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S')} org: {line}\n".encode(errors="replace")
+
+
+class Log:
+    """A log that nobody ends for: `lost` is how many lines could not be written, `why` the last reason."""
+
+    def __init__(self, path: Path) -> None:
+        self.lost = 0
+        self.why = ""
+        self._path = path
+        self._gap = 0
+
+    def append(self, data: bytes) -> None:
+        gap = f"{self._gap} lines before this could not be written: {self.why}"
+        try:
+            append(self._path, _noted(gap) + data if self._gap else data)
+        except OSError as error:
+            lines = max(1, data.count(b"\n"))
+            self.lost, self._gap, self.why = (
+                self.lost + lines,
+                self._gap + lines,
+                error.strerror or str(error),
+            )
+        else:
+            self._gap = 0
+
+    def note(self, line: str) -> None:
+        """Write a line of our own, with the time."""
+        self.append(_noted(line))
 
 
 def older(path: Path) -> Path:

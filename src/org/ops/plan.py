@@ -9,7 +9,9 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from org.ops.settings import MOST_S
 
 CONTRACT = 1
 PASSED_ON = frozenset(
@@ -29,13 +31,24 @@ CANDIDATE_KEY = "ORG_CANDIDATE_API_KEY"
 """The key that a candidate is given as `ORG_API_KEY`: one of its own, or none."""
 
 
+class Times(NamedTuple):
+    """Seconds that a generation may take at most, whatever its files say: to come up, and to drain."""
+
+    ready_s: float = MOST_S
+    drain_s: float = MOST_S
+
+
+LONGEST = Times()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`argv` starts it in `folder`, the files of `commit`. `env` is what it is given of somebody's
     environment, `more` is added to that, and the contract to both. It says `nonce` when asked for its
     health. `limits` are by their names in `resource`; `uid` and `gid` are -1 for our own, and `shared` is why
     a candidate has no other. `speaks` is whether it knows the contract itself; `lasts` is whether it
-    outlives whoever started it."""
+    outlives whoever started it. `previous` (commit and folder) and `trouble` are what a supervisor should
+    know of its colour that finds it serving."""
 
     colour: str
     commit: str
@@ -54,6 +67,8 @@ class Plan:
     shared: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
     lasts: bool = True
+    previous: tuple[str, str] | None = None
+    trouble: str = ""
 
     def as_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -61,7 +76,8 @@ class Plan:
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:
         fields: dict[str, Any] = json.loads(text)
-        return cls(**fields | {"argv": tuple(fields["argv"])})
+        tuples = {name: tuple(fields[name]) for name in ("argv", "previous") if fields.get(name)}
+        return cls(**fields | tuples)
 
     @property
     def short(self) -> str:

@@ -12,17 +12,26 @@ from pathlib import Path
 from org.errors import ConfigError, EnvironmentProblem
 from org.ops import family, ours, place, settings
 from org.ops.layout import Colour, Layout
-from org.ops.plan import Plan, command
+from org.ops.plan import LONGEST, Plan, Times, command
 
 
-def make_plan(layout: Layout, colour: Colour, commit: str, folder: Path, env: Mapping[str, str]) -> Plan:
-    """How to serve a commit from its files; `env` is what it is given of somebody's environment. Raises
-    `ConfigError` when the files do not say how to start, `EnvironmentProblem` when they cannot be read."""
+def make_plan(
+    layout: Layout,
+    colour: Colour,
+    commit: str,
+    folder: Path,
+    env: Mapping[str, str],
+    most: Times = LONGEST,
+) -> Plan:
+    """How to serve a commit from its files; `env` is what it is given of somebody's environment, `most` the
+    time that it may take. Raises `ConfigError` when the files do not say how to start, `EnvironmentProblem`
+    when they cannot be read."""
     read = settings.read(_text(folder / settings.FILE))
+    times = Times(min(read.ready_timeout, most.ready_s), min(read.drain_timeout, most.drain_s))
     more = dict(read.env)
     argv = command(read.start, {"python": sys.executable})
     if not read.contract:
-        spec = {"argv": argv, "env": more, "health": read.health, "drain_s": read.drain_timeout}
+        spec = {"argv": argv, "env": more, "health": read.health, "drain_s": times.drain_s}
         argv = tuple(ours.words("org.ops.splice", json.dumps(spec)))
         more = ours.environment({})
     account, shared, limits = None, "", {}
@@ -45,8 +54,8 @@ def make_plan(layout: Layout, colour: Colour, commit: str, folder: Path, env: Ma
         more=more,
         log=str(layout.log(colour)),
         run=str(layout.run),
-        ready_s=read.ready_timeout,
-        drain_s=read.drain_timeout,
+        ready_s=times.ready_s,
+        drain_s=times.drain_s,
         speaks=bool(read.contract),
         uid=account.uid if account else -1,
         gid=account.gid if account else -1,
@@ -89,7 +98,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no {settings.FILE} in that commit", "it has to say how a generation starts"
+            f"there is no {settings.FILE} among its files", "it has to say how a generation starts"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise EnvironmentProblem(f"{path}: cannot be read: {error}") from error

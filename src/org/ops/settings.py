@@ -14,14 +14,17 @@ from typing import Any
 from org.errors import ConfigError
 
 FILE = "org.toml"
+MOST_S = 3600.0
+"""Nobody waits longer for a generation to come up, or to drain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`start` is run in the generation's worktree; `health` is a path; `ports` are current's and candidate's.
 
-    Timeouts are in seconds: how long one may take until it is healthy, and until it has drained. `env` is
-    added to its environment. `contract` is the version of the contract that it knows, 0 for none.
+    Timeouts are in seconds, `MOST_S` at most: how long one may take until it is healthy, and until it has
+    drained. `env` is added to its environment. `contract` is the version of the contract that it knows, 0
+    for none.
     """
 
     start: tuple[str, ...]
@@ -73,6 +76,8 @@ def _command(value: object) -> tuple[str, ...]:
         raise _off("start", f"{error}".lower()) from None
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise _off("start", "must be a command, as one text or as a list of words")
+    if not words[0] or any("\0" in word for word in words):
+        raise _off("start", "no program has an empty name, and no word a NUL in it")
     return tuple(words)
 
 
@@ -84,8 +89,8 @@ def _path(value: object) -> str:
 
 def _seconds(table: Mapping[str, object], name: str, default: float) -> float:
     value = table.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise _off(name, "must be a number of seconds above 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST_S:
+        raise _off(name, f"must be a number of seconds above 0, and {MOST_S:g} at most")
     return float(value)
 
 
@@ -100,6 +105,9 @@ def _ports(value: object) -> tuple[int, int]:
 def _texts(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise _off("env", "must be a table of texts")
+    for name, text in value.items():
+        if not name or "=" in name or "\0" in name + text:
+            raise _off("env", f"{name!r}: a name is not empty and has no `=`, and nothing a NUL")
     return dict(value)
 
 

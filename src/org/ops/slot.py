@@ -6,20 +6,20 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from org.errors import EnvironmentProblem, OrgError
 from org.ops.generation import Ended, Generation
-from org.ops.plan import Plan
+from org.ops.plan import LONGEST, Plan, Times
 from org.ops.restarts import Restarts
 
 ACK_S = 2.0
 """How long an old generation may take to say that it takes no more connections."""
 KILLED_S = 30.0
 
-MakePlan = Callable[[str, Path, Mapping[str, str]], Plan]
+MakePlan = Callable[[str, Path, Mapping[str, str], Times], Plan]
 Spawn = Callable[[Any], None]
 
 
@@ -32,11 +32,16 @@ class Wanted:
 
 
 class Slot:
-    """`make_plan(commit, folder, env)` says how to start it; `spawn` runs a coroutine in the background;
-    `note` is for what a person should find in the log."""
+    """`make_plan(commit, folder, env, most)` says how to start it; `spawn` runs a coroutine in the
+    background; `note` is for what a person should find in the log; `sweep` ends what has lost its keeper."""
 
     def __init__(
-        self, listener: socket.socket, make_plan: MakePlan, spawn: Spawn, note: Callable[[str], None]
+        self,
+        listener: socket.socket,
+        make_plan: MakePlan,
+        spawn: Spawn,
+        note: Callable[[str], None],
+        sweep: Callable[[], None],
     ) -> None:
         self.listener = listener
         self.serving: Generation | None = None
@@ -46,6 +51,8 @@ class Slot:
         self.restarts = Restarts()
         self.env: Mapping[str, str] = {}
         """What is given to the next one that is started."""
+        self.most = LONGEST
+        """How long that one may take."""
         self.trouble = ""
         """Why it does not serve what was asked for; empty when it does."""
         self.starting: Generation | None = None
@@ -53,41 +60,48 @@ class Slot:
         self._make_plan = make_plan
         self._spawn = spawn
         self._note = note
+        self._sweep = sweep
         self._lock = asyncio.Lock()
 
     @property
     def is_busy(self) -> bool:
         return self._lock.locked()
 
-    async def serve(self, wanted: Wanted, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    async def serve(
+        self, wanted: Wanted, env: Mapping[str, str] | None = None, most: Times = LONGEST
+    ) -> dict[str, Any]:
         """Serve this commit from now on, with `env` or else what was given before; what served before
-        drains. Raises `EnvironmentProblem` when it does
-        not come up: then all is as it was before."""
+        drains. Raises `EnvironmentProblem` when it does not come up: then all is as it was before."""
         async with self._lock:
             if self.serving and self.serving.plan.commit == wanted.commit and not self.serving.ended.done():
                 return {"commit": wanted.commit, "pid": self.serving.pid, "already": True}
             if env is not None:
                 self.env = env
-            new = await self._begin(wanted)
+            self.most = most
+            before = self.wanted if self.wanted not in (None, wanted) else self.previous
+            new = await self._begin(wanted, before, "")
             old, self.serving = self.serving, new
-            if self.wanted is not None and self.wanted != wanted:
-                self.previous = self.wanted
-            self.wanted, self.restarts, self.trouble = wanted, Restarts(), ""
+            self.wanted, self.previous = wanted, before
+            self.restarts, self.trouble = Restarts(), ""
             self._spawn(self._keep_up(new))
             told = {"commit": wanted.commit, "pid": new.pid, "already": False}
             if old is not None:
                 told["old_said_draining"] = await self._let_go(old)
             return told
 
-    async def stop(self) -> None:
-        """Serve nothing any more; returns when all of it is gone."""
+    async def stop(self, *, now: bool = False) -> None:
+        """Serve nothing any more; returns when all of it is gone. `now` waits for no drain."""
         if self.starting is not None:
             self.starting.kill()
         async with self._lock:
             self.wanted = None
             old, self.serving = self.serving, None
-            if old is not None:
+            if old is not None and now:
+                self._drains(old)
+            elif old is not None:
                 await self._let_go(old)
+        if now:
+            self.hurry()
         while self.draining:
             await asyncio.wait({old.ended for old in self.draining})
             await asyncio.sleep(0)  # those that watch them take them off the list
@@ -105,8 +119,7 @@ class Slot:
                 self._drains(generation)
             elif self.serving is None and not generation.drain_began:
                 self.serving = generation
-                self.env = generation.plan.env
-                self.wanted = Wanted(generation.plan.commit, Path(generation.plan.folder))
+                self._remember(generation.plan)
                 self._spawn(self._keep_up(generation))
             else:
                 if not generation.drain_began:
@@ -116,6 +129,12 @@ class Slot:
         if self.serving is None and self.wanted is not None:
             self._spawn(self._revive())
 
+    def _remember(self, plan: Plan) -> None:
+        """What a keeper hands back of what was known when its generation was started."""
+        self.wanted = Wanted(plan.commit, Path(plan.folder))
+        self.previous = Wanted(plan.previous[0], Path(plan.previous[1])) if plan.previous else None
+        self.env, self.most, self.trouble = plan.env, Times(plan.ready_s, plan.drain_s), plan.trouble
+
     @property
     def memory(self) -> dict[str, Any]:
         """What the next image of the supervisor could not find out by looking."""
@@ -123,6 +142,7 @@ class Slot:
         return {
             **{name: known and [known.commit, str(known.folder)] for name, known in kept.items()},
             "env": dict(self.env),
+            "most": self.most,
             "trouble": self.trouble,
             "restarts": self.restarts.total,
         }
@@ -132,6 +152,7 @@ class Slot:
             known and Wanted(known[0], Path(known[1])) for known in (memory["wanted"], memory["previous"])
         )
         self.env = memory["env"]
+        self.most = Times(*memory.get("most", ()))
         self.trouble = memory["trouble"]
         self.restarts = Restarts(total=memory["restarts"])
 
@@ -148,9 +169,9 @@ class Slot:
 
     # -- one after another
 
-    async def _begin(self, wanted: Wanted) -> Generation:
+    async def _begin(self, wanted: Wanted, previous: Wanted | None, trouble: str) -> Generation:
         """A generation that takes connections. Raises `EnvironmentProblem`, with what it said last."""
-        plan = self._make_plan(wanted.commit, wanted.folder, self.env)
+        plan = self._planned(wanted, previous, trouble)
         new = await Generation.start(plan, self.listener)
         self.starting = new
         try:
@@ -168,10 +189,20 @@ class Slot:
             self.starting = None
         return new
 
-    @staticmethod
-    async def _explained(error: EnvironmentProblem, failed: Generation) -> EnvironmentProblem:
+    def _planned(self, wanted: Wanted, previous: Wanted | None, trouble: str) -> Plan:
+        try:
+            plan = self._make_plan(wanted.commit, wanted.folder, self.env, self.most)
+        except OSError as error:
+            raise EnvironmentProblem(f"{wanted.commit[:12]} cannot be started: {error}") from error
+        before = (previous.commit, str(previous.folder)) if previous else None
+        return replace(plan, previous=before, trouble=trouble)
+
+    async def _explained(self, error: EnvironmentProblem, failed: Generation) -> EnvironmentProblem:
         await asyncio.wait({failed.ended}, timeout=KILLED_S)
-        words = await failed.last_words() if failed.ended.done() else ""
+        words = ""
+        if failed.ended.done():
+            self._report(failed, failed.ended.result())
+            words = await failed.last_words()
         hint = f"its last words:\n{words}" if words else "it said nothing"
         return EnvironmentProblem(error.message, hint)
 
@@ -216,7 +247,7 @@ class Slot:
         if self.wanted is None or self.serving is not None:
             return  # it was settled meanwhile
         try:
-            self.serving = await self._begin(self.wanted)
+            self.serving = await self._begin(self.wanted, self.previous, self.trouble)
         except OrgError as error:
             self._crashed(error.message, 0.0)
         else:
@@ -236,5 +267,7 @@ class Slot:
             self.restarts = Restarts(total=self.restarts.total)
 
     def _report(self, generation: Generation, ended: Ended) -> None:
+        if ended.code is None:
+            self._sweep()
         if ended.left:
             self._note(f"{generation.plan.short} left {ended.left} processes that could not be ended")

@@ -12,7 +12,9 @@ async def read_line(reader: asyncio.StreamReader) -> dict[str, Any] | None:
     try:
         said = await reader.readuntil(b"\n")
         read = json.loads(said)
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+        return None
+    except (ValueError, RecursionError):
         return None
     return read if isinstance(read, dict) else None
 

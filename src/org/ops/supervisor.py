@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -30,9 +31,10 @@ from org.errors import Busy, ExitCode, OrgError, UsageError
 from org.ops import cgroups, describe, family, logfile, ours, streams, wire
 from org.ops.alone import alone
 from org.ops.generation import Generation
-from org.ops.layout import Colour, Layout
 from org.ops.keeper import forget
+from org.ops.layout import Colour, Layout
 from org.ops.listener import bind
+from org.ops.plan import Times
 from org.ops.planning import make_plan
 from org.ops.slot import Slot, Wanted
 
@@ -75,9 +77,9 @@ async def supervise(layout: Layout, state: Mapping[str, Any], first: Mapping[str
     layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with alone(layout, state.get("lock")) as lock:
         family.adopt_orphans()
+        cgroups.move_aside()
         shown, stays = bool(state.get("shown")), bool(state.get("stays"))
         supervisor = Supervisor(layout, lock, shown=shown, stays=stays)
-        cgroups.move_aside()
         await supervisor.run(state, first)
 
 
@@ -98,6 +100,7 @@ class Supervisor:
         self._next: dict[str, Any] | None = None
         self._changing = 0  # how many requests are under way that change what is served
         self._ending = False
+        self._log = logfile.Log(layout.supervisor_log)
         self._tasks: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
 
@@ -138,7 +141,7 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     def _note(self, line: str) -> None:
-        logfile.note(self._layout.supervisor_log, line)
+        self._log.note(line)
         if self._shown:
             sys.stderr.write(f"org: {line}\n")
 
@@ -149,8 +152,13 @@ class Supervisor:
             self._note(f"{colour}: {line}")
 
         plan = partial(make_plan, self._layout, colour)
-        self._slots[colour] = Slot(listener, plan, self._spawn, note)
+        self._slots[colour] = Slot(listener, plan, self._spawn, note, self._sweep)
         return self._slots[colour]
+
+    def _sweep(self) -> None:
+        """End what a keeper that was killed has left: it is ours now, and all that we start are keepers."""
+        if left := family.sweep(os.getpid(), Generation.keepers):
+            self._note(f"{left} processes of a keeper that is gone could not be ended")
 
     async def _adopt(self, slots: Mapping[str, Mapping[str, Any]]) -> None:
         """Take back what an image before this one, or a supervisor that was killed, has left."""
@@ -200,7 +208,7 @@ class Supervisor:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if wire.is_ours(writer.get_extra_info("socket")) and (asked := await streams.read_line(reader)):
-                doing = self._group.create_task(self._do(asked))
+                doing = self._group.create_task(self._done(asked))
                 writer.write(wire.line(await doing))
                 await writer.drain()
         except ConnectionError:
@@ -209,6 +217,17 @@ class Supervisor:
             writer.close()
             if self._next is not None or not (self._slots or self._stays):
                 self._over.set()
+
+    async def _done(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What came of it; what nobody expected is an answer too, and ends this request alone."""
+        doing = asyncio.create_task(self._do(asked))
+        await asyncio.wait({doing})
+        if (error := doing.exception()) is None:
+            return doing.result()
+        self._note("".join(traceback.format_exception(error)).rstrip())
+        hint = f"see {self._layout.supervisor_log}"
+        told = f"the supervisor could not do that: {type(error).__name__}: {error}"
+        return {"ok": False, "error": told, "hint": hint, "code": ExitCode.ENVIRONMENT}
 
     async def _do(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         does = {"serve": self._serve, "stop": self._stop, "status": self._status, "reexec": self._reexec}
@@ -235,26 +254,29 @@ class Supervisor:
         colour = _colour(asked["colour"])
         async with self._one_by_one[colour]:
             slot = self._slots.get(colour)
+            if "port" not in asked and (slot is None or slot.wanted is None):
+                return {"served": False}
             fresh = slot is None
             if slot is None:
                 slot = self._slot(colour, bind(asked["port"]))
+            wanted, most = Wanted(asked["commit"], Path(asked["folder"])), Times(*asked.get("most", ()))
             try:
-                told = await slot.serve(Wanted(asked["commit"], Path(asked["folder"])), asked.get("env"))
-            except OrgError as error:
-                self._note(f"{colour}: {error.message}")
+                told = await slot.serve(wanted, asked.get("env"), most)
+            except BaseException as error:
+                self._note(f"{colour}: {error}")
                 if fresh and slot.wanted is None and self._slots.get(colour) is slot:
                     del self._slots[colour]
                     slot.listener.close()
                 raise
         self._note(f"{colour}: serves {asked['commit'][:12]}, pid {told['pid']}")
-        return {**told, "colour": colour, "url": describe.url(slot.listener)}
+        return {**told, "served": True, "colour": colour, "url": describe.url(slot.listener)}
 
     async def _stop(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         colour = _colour(asked["colour"])
         slot = self._slots.get(colour)
         if slot is None:
             return {"stopped": False}
-        await self._finish(colour, slot)
+        await self._finish(colour, slot, now=bool(asked.get("now")))
         return {"stopped": True}
 
     async def _finish_alone(self, colour: Colour, slot: Slot) -> None:
@@ -263,8 +285,8 @@ class Supervisor:
         if not (self._slots or self._changing or self._stays):
             self._over.set()
 
-    async def _finish(self, colour: Colour, slot: Slot) -> None:
-        await slot.stop()
+    async def _finish(self, colour: Colour, slot: Slot, *, now: bool = False) -> None:
+        await slot.stop(now=now)
         if slot.wanted is None and self._slots.get(colour) is slot:
             del self._slots[colour]
             slot.listener.close()
@@ -275,6 +297,7 @@ class Supervisor:
             "pid": os.getpid(),
             "uptime_s": round(time.time() - self._began, 3),
             "image": self._image,
+            "log": {"lost": self._log.lost, "why": self._log.why},
         }
         slots = list(self._slots.items())
         told = await asyncio.gather(*(describe.slot(slot) for _, slot in slots))

@@ -31,7 +31,9 @@ def run(argv: list[str]) -> int:
     args = made.parse_args(argv)
     if args.json and args.follow:
         made.error("--json is of what was said until now: no --follow")
-    path = program.find(Path(), os.environ).layout.log(args.colour)
+    here = program.find(Path(), os.environ)
+    program.require(here)
+    path = here.layout.log(args.colour)
     follower = logfile.Follower(path) if args.follow else None
     said = logfile.last_lines(path, max(0, args.count)).decode(errors="replace")
     if args.json:

@@ -10,6 +10,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from org.errors import Conflict, EnvironmentProblem, ExitCode
 from org.ops import candidate, control, place, planning, program, settings, sync, trust, worktrees
@@ -17,19 +18,21 @@ from org.ops.cli.answer import Answer, Parser, add_json, give
 from org.ops.family import ACCOUNT
 from org.ops.git import Git
 from org.ops.layout import Colour
+from org.ops.plan import KEYS, LONGEST, Times
 from org.ops.program import Program
-from org.ops.plan import Times
 from org.ops.supervisor import supervise
-from org.ops.unit import unit
+from org.ops.unit import file_name, unit
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be served: a commit, its files, and how."""
+    """What is to be served: a commit, its files, and how. `drain_s` is what main says; what is served may
+    take no longer than `most`."""
 
     commit: str
     folder: Path
     port: int
+    drain_s: float
     most: Times
     notes: tuple[str, ...]
 
@@ -62,7 +65,10 @@ def run(argv: list[str]) -> int:
         made.error("--json goes with none of --foreground, --systemd, --tmux")
     here = program.find(Path(), os.environ)
     if args.systemd:
-        return _print_unit(here, args.colour, args.branch)
+        if args.colour == "candidate":
+            made.error("one supervisor serves both colours, and its unit is current's: "
+                       "`org start candidate` then starts one in it")  # fmt: skip
+        return _print_unit(here)
     if args.foreground:
         return _supervise(here, args.colour, args.branch)
     code = give(args.json, _start(here, args.colour, args.branch))
@@ -109,13 +115,13 @@ def _prepare(here: Program, colour: Colour, branch: str) -> Wanted:
         commit = known.main.commit
         trust.require_commit(here, git, commit)  # main as it is now: it is what is started, or says how
         read = settings.read(trust.text_of(git, commit))
-        most = Times()
+        most = LONGEST
         if colour == "candidate":
             commit = known.branch(branch or candidate.branch_of(here)).commit
             most = Times(read.ready_timeout, read.drain_timeout)
         folder = worktrees.ensure(here.layout, git, commit)
         port = place.ports(read.ports)[colour == "candidate"]
-        return Wanted(commit, folder, port, most, tuple(filter(None, notes)))
+        return Wanted(commit, folder, port, read.drain_timeout, most, tuple(filter(None, notes)))
 
 
 def _take_in(here: Program, git: Git) -> str:
@@ -139,23 +145,18 @@ def _supervise(here: Program, colour: Colour, branch: str) -> int:
     return ExitCode.DONE
 
 
-def _print_unit(here: Program, colour: Colour, branch: str) -> int:
-    wanted = _prepare(here, colour, branch)
-    words = [
-        sys.executable,
-        "-P",
-        "-m",
-        "org",
-        "start",
-        colour,
-        *([branch] if branch else []),
-        "--here",
-        "--foreground",
-    ]
+def _print_unit(here: Program) -> int:
+    wanted = _prepare(here, "current", "")
+    words = [sys.executable, "-P", "-m", "org", "start", "current", "--here", "--foreground"]
     name = here.layout.root.name
-    print(unit(colour, name, str(here.checkout.folder), words, wanted.drain_s), end="")
-    place = f"~/.config/systemd/user/org-{name}.service"
-    print(f"org: put it into {place}, then `systemctl --user enable --now org-{name}`", file=sys.stderr)
+    print(unit(name, str(here.checkout.folder), words, wanted.drain_s, os.environ), end="")
+    file = file_name(name)
+    put = f"put it into ~/.config/systemd/user/{file}, then `systemctl --user enable --now {file}`"
+    print(f"org: {put}", file=sys.stderr)
+    if keys := sorted(KEYS & os.environ.keys()):
+        print(
+            f"org: {', '.join(keys)} is not in it: `systemctl --user edit {file}` adds one", file=sys.stderr
+        )
     return ExitCode.DONE
 
 

@@ -82,6 +82,8 @@ def _line(one: Mapping[str, Any]) -> str:
 def _more(one: Mapping[str, Any]) -> Iterator[str]:
     if one["trouble"]:
         yield f"trouble: {one['trouble']}"
+    if lost := one.get("log", {}).get("lost"):
+        yield f"its log: {lost} lines could not be written: {one['log']['why']}"
     for old in one["draining"]:
         still = ", still takes connections" if old["accepts"] else ""
         yield f"draining: {old['commit'][:12]}, pid {old['pid']}{still}, killed in {old['killed_in_s']:g} s"

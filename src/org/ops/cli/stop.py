@@ -19,16 +19,18 @@ def parser() -> argparse.ArgumentParser:
         " the last one.",
     )
     made.add_argument("colour", choices=("current", "candidate"), help="what to stop")
+    made.add_argument("--now", action="store_true", help="wait for no answer: what serves and what drains is"
+                      " killed")  # fmt: skip
     add_json(made)
     return made
 
 
 def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    return give(args.json, _stop(program.find(Path(), os.environ), args.colour))
+    return give(args.json, _stop(program.find(Path(), os.environ), args.colour, now=args.now))
 
 
-def _stop(here: Program, colour: Colour) -> Answer:
-    if control.stop(here.layout, colour):
+def _stop(here: Program, colour: Colour, *, now: bool) -> Answer:
+    if control.stop(here.layout, colour, now=now):
         return Answer("stopped", (f"{colour} is stopped",))
     return Answer("not-served", (f"{colour} was not served",))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,8 +17,7 @@ from org.ops.git import Git
 from org.ops.history import History
 from org.ops.merges import Gate
 from org.ops.program import Program
-from org.ops.refs import GATES, THEIRS, Refs
-from org.ops.settings import FILE
+from org.ops.refs import GATES, Refs
 
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.2
@@ -83,8 +81,7 @@ def prepare(program: Program, gate: Gate, wish: Wish) -> Case:
 def trusted(program: Program, git: Git) -> Refs:
     """All references; raises `ConfigError` when the person does not trust what main would start."""
     known = refs.read(git)
-    text = git.ask("cat-file", "blob", f"{known.by_name[THEIRS].commit}:{FILE}")[1]
-    trust.require(os.environ, program.checkout.folder, text)
+    trust.require_commit(program, git, known.main.commit)
     return known
 
 
