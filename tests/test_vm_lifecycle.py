@@ -313,3 +313,14 @@ async def test_a_long_wait_is_told(
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert capsys.readouterr().err == "waiting for the machine\n"
+
+
+async def test_on_a_terminal_it_is_told_for_how_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shown, "_QUIET_S", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with later("waiting for the machine"):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert capsys.readouterr().err == "\r\x1b[Kwaiting for the machine: 0.0 s\r\x1b[K"

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
-from org.cli.vm.shown import steps_shown
+from org.cli.vm.shown import later, steps_shown
 from org.cli.vm.verb import Call, Verb, known
 from org.errors import EnvironmentProblem, OrgError, SandboxGone, UsageError
 from org.ops import place, program, settings, trust, user
@@ -74,7 +74,8 @@ async def _generation(call: Call) -> int:
     for path in carried.written:
         require_writable(str(path))
     await known(call.machine)
-    facts = (await call.machine.up_or_gone()).facts
+    with later(f"waiting for the machine `{call.machine.name}` to answer"):
+        facts = (await call.machine.up_or_gone()).facts
     memory = int(facts["memory_mib"]) * 1024**2
     own = layout.fetched(call.settings.places.state, call.machine.name, f"programs/{here.layout.root.name}")
     there = ProgramThere(call.machine.channel, memory, names_of(here), own)
@@ -86,14 +87,15 @@ async def _generation(call: Call) -> int:
     ports = facts["network"]["inbound"]
     env = _environment(call, here, ports, carried) | (user.author(os.environ) if verb == "candidate" else {})
     async with there.running([verb, *words, *carried.words], env) as org:
-        await _shown(org)
+        await _shown(org, verb)
     code = _exit_code(org, verb)
     for path, name in carried.written.items():
         data = await there.taken(name)
         if data is not None:
             _write(path, data)
     if verb in _TELLS_OF_BRANCHES:
-        await _deliver(there, repository)
+        with later("bringing main and the candidates here"):
+            await _deliver(there, repository)
     return code
 
 
@@ -123,11 +125,14 @@ async def _prepare(
     """Have this org, this program and its supervisor there."""
     with steps_shown() as steps:
         installed = await install(call.machine, call.settings.places.cache, steps.progress)
+    with later("bringing your commits into the machine"):
         await there.bring(repository, main)
     if trusted:
         await there.trust(trusted)
     if verb in _SERVED_BY_A_SUPERVISOR:
-        if why := await there.supervise():
+        with later("starting the program's supervisor in the machine"):
+            why = await there.supervise()
+        if why:
             print(
                 f"org: {why}: what it served is not served any more\n"
                 "     `org recover` ends what was interrupted, `org start current` serves again",
@@ -199,10 +204,12 @@ def _write(path: Path, data: bytes) -> None:
         raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", "name another file") from error
 
 
-async def _shown(org: Attached) -> None:
+async def _shown(org: Attached, verb: str) -> None:
     """Pass on what the verb says; a terminal is not to be driven by it."""
     decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(3)]
-    while (said := await org.next()) is not None:
+    with later(f"waiting for what `org {verb}` says in the machine"):
+        said = await org.next()
+    while said is not None:
         stream, data = said
         out = sys.stderr if stream == 2 else sys.stdout
         if out.isatty():
@@ -210,6 +217,7 @@ async def _shown(org: Attached) -> None:
         else:
             out.buffer.write(data)
         out.flush()
+        said = await org.next()
 
 
 VERBS = {"generation": Verb("do a verb of generations in it", _options, _generation)}

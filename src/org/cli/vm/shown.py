@@ -128,9 +128,25 @@ def steps_shown() -> Iterator[Steps]:
 
 @contextmanager
 def later(text: str) -> Iterator[None]:
-    """Says on standard error what is waited for, once the block has taken a while. Of a running loop."""
-    timer = asyncio.get_running_loop().call_later(_QUIET_S, sys.stderr.write, f"{clean(text)}\n")
+    """Says on standard error what is waited for, once the block has taken a while; on a terminal, for how
+    long. Of a running loop."""
+    loop, live = asyncio.get_running_loop(), sys.stderr.isatty()
+    began, shown = loop.time(), False
+    timer = loop.call_later(_QUIET_S, lambda: say())
+
+    def say() -> None:
+        nonlocal timer, shown
+        shown = True
+        if live:
+            timer = loop.call_later(1.0, say)
+        waited = f": {duration(loop.time() - began)}"
+        sys.stderr.write(f"\r\x1b[K{clean(text)}{waited}" if live else f"{clean(text)}\n")
+        sys.stderr.flush()
+
     try:
         yield
     finally:
         timer.cancel()
+        if live and shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
