@@ -44,6 +44,7 @@ def test_a_task_tells_right_from_wrong(task: Task) -> None:
     assert score(task, f"Sure:\n\n```\n{right[0]}\n```\nAnything else?") == 1
     assert score(task, f"<think>\nIs it [3], 7 or no?\n</think>\n\n{right[0]}\n") == 1
     assert score(task, f"<think>It is {right[0]}") == 0
+    assert score(task, f"Answer: {right[0]}") == score(task, f"**Final answer:**\n{right[0]}") == 1
     assert score(task, "") == score(task, "I cannot say.") == 0
     assert score(task, f"You ask: {task.prompt}\nI cannot say.") == 0
 
@@ -98,7 +99,8 @@ def test_whatever_is_answered_has_a_score(task: Task, answer: str) -> None:
 
 
 def of(kind: str, check: str) -> Task:
-    return read(f"[[task]]\nid = 't'\nprompt = 'p'\ncheck.{kind} = '''{check}'''").tasks[0]
+    value = check if kind == "number" else f"'''{check}'''"
+    return read(f"[[task]]\nid = 't'\nprompt = 'p'\ncheck.{kind} = {value}").tasks[0]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +194,19 @@ def test_the_number_of_an_answer(answer: str, expected: str | None) -> None:
 )
 def test_what_a_short_answer_says(answer: str, expected: bool) -> None:
     assert says("(?i)yes", answer) is expected
+
+
+def test_a_number_may_be_as_large_as_it_likes() -> None:
+    many = "9" * 350
+    assert score(of("number", many), many) == 1
+    assert score(of("number", "1e22"), "10,000,000,000,000,000,000,000") == 1
+
+
+def test_what_is_said_after_a_label_is_the_answer() -> None:
+    task = of("answer", "(?i)yes")
+    assert score(task, "Answer: Yes\nExplanation: a cat is an animal.") == 1
+    assert score(task, "An answer: Yes\nExplanation: a cat is an animal.") == 0
+    assert score(of("number", "-7"), "Answer: -7\nExplanation: 3 - 10.") == 1
 
 
 def test_what_may_not_be_in_an_answer() -> None:

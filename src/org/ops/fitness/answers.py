@@ -19,13 +19,15 @@ MOST_SAID = 400
 _MOST_TRIED = 50  # places at which a JSON value may begin
 
 _THOUGHTS = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*", re.DOTALL | re.IGNORECASE)
+_LABEL = re.compile(r"\A\W{0,4}(?:final )?answer(?:\*\*)?:(?:\*\*)?\s+", re.IGNORECASE)
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 _MARK = re.compile(r"\*\*([^*\n]+)\*\*|`([^`\n]+)`|\\boxed\{([^{}\n]+)\}")
 
 
 def said(text: str) -> str:
-    """A text without what was thought aloud; what was only begun to be thought ends in nothing."""
-    return _THOUGHTS.sub("", text).strip()
+    """A text without what was thought aloud, and without `Answer:`; what was only begun to be thought ends in
+    nothing."""
+    return _LABEL.sub("", _THOUGHTS.sub("", text).strip())
 
 
 def _marked(text: str) -> list[str]:

@@ -108,7 +108,7 @@ def _check(where: str, check: object) -> tuple[Kind, str, str]:
     unless = found.pop("not", "")
     match list(found.items()):
         case [("number", int() | float() as number)] if not isinstance(number, bool) and not unless:
-            if math.isfinite(number):
+            if isinstance(number, int) or math.isfinite(number):
                 return "number", str(number), ""
         case [(kind, str(text))] if kind in _TEXTS and text and isinstance(unless, str):
             _prove(where, kind, text)
