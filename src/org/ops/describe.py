@@ -36,6 +36,7 @@ async def slot(one: Slot) -> dict[str, Any]:
         "port": one.listener.getsockname()[1],
         "url": url(one.listener),
         "restarts": one.restarts.total,
+        "ended": one.ended,
         "trouble": one.trouble,
         "previous": one.previous.commit if one.previous else "",
         "draining": [_draining(old) for old in one.draining],

@@ -42,7 +42,7 @@ class Ended:
     def how(self) -> str:
         if self.code is None:
             return "its keeper is gone"
-        return how(self.code) + (f", it wanted more than {self.starved}" if self.starved else "")
+        return how(self.code, self.starved)
 
 
 class Generation:

@@ -303,9 +303,9 @@ class Keeper:
         while self._output in self._selector.get_map() and time.monotonic() < until:
             self._log_rest()
         self._hear_rest()
-        self._log_file.note(f"{self._plan.short} ended: {how(self._code or 0)}")
-        tail = self._tail.decode(errors="replace")
         starved = cgroups.close(self._plan.nonce)
+        self._log_file.note(f"{self._plan.short} ended: {how(self._code or 0, starved)}")
+        tail = self._tail.decode(errors="replace")
         self._listener.close()  # whoever hears of the end may take the port anew at once
         self._tell({"ended": self._code, "tail": tail, "left": left, "starved": starved})
         return 0
@@ -354,8 +354,10 @@ def _restrict(plan: Plan) -> None:
         family.stay_who_we_are()
 
 
-def how(code: int) -> str:
-    """How a process has ended, in words; `code` is negative for a signal."""
+def how(code: int, starved: str = "") -> str:
+    """How a process has ended, in words; `code` is negative for a signal, `starved` what was too little."""
+    if starved:
+        return f"it wanted more than {starved}"
     if code >= 0:
         return f"exit code {code}"
     try:

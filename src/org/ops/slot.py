@@ -53,6 +53,8 @@ class Slot:
         """What is given to the next one that is started."""
         self.most = LONGEST
         """How long that one may take."""
+        self.ended = ""
+        """How what was asked for has ended by itself the last time; empty when it has not."""
         self.trouble = ""
         """Why it does not serve what was asked for; empty when it does."""
         self.starting: Generation | None = None
@@ -82,7 +84,7 @@ class Slot:
             new = await self._begin(wanted, before, "")
             old, self.serving = self.serving, new
             self.wanted, self.previous = wanted, before
-            self.restarts, self.trouble = Restarts(), ""
+            self.restarts, self.ended, self.trouble = Restarts(), "", ""
             self._spawn(self._keep_up(new))
             told = {"commit": wanted.commit, "pid": new.pid, "already": False}
             if old is not None:
@@ -255,6 +257,7 @@ class Slot:
 
     def _crashed(self, why: str, served_s: float) -> None:
         self.restarts.crashed(served_s)
+        self.ended = why
         self._note(f"{why} (crash {self.restarts.crashes}); again in {self.restarts.delay_s:g} s")
         if self.restarts.is_hopeless and self.previous is not None:
             failed, self.wanted, self.previous = self.wanted, self.previous, None

@@ -82,6 +82,8 @@ def _line(one: Mapping[str, Any]) -> str:
 def _more(one: Mapping[str, Any]) -> Iterator[str]:
     if one["trouble"]:
         yield f"trouble: {one['trouble']}"
+    elif one.get("ended"):
+        yield f"before: {one['ended']}"
     if lost := one.get("log", {}).get("lost"):
         yield f"its log: {lost} lines could not be written: {one['log']['why']}"
     for old in one["draining"]:
