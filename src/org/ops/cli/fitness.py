@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pairs", metavar="N", type=int, help="how often both are asked, at the first "
                       "attempt; default: 100, or what main says")  # fmt: skip
     made.add_argument("--report", metavar="FILE", default="", help="write the verdict as a page too")
-    made.add_argument("--again", action="store_true", help="judge again what was judged; each attempt is "
-                      "harder to pass")  # fmt: skip
+    made.add_argument("--again", action="store_true", help="judge again what was judged; each attempt has "
+                      "bounds further out, and more pairs")  # fmt: skip
     made.add_argument("--allow-protected", action="store_true", help="let it change what is protected")
     made.add_argument("--self-test", action="store_true", help="only see whether the gate can be believed: "
                       "current must tie with itself, and fail when spoilt")  # fmt: skip
