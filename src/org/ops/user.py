@@ -132,8 +132,7 @@ def find(cwd: Path) -> Checkout:
 
 
 def author(env: Mapping[str, str]) -> dict[str, str]:
-    """Who the user is by their environment or Git settings, as the environment of a commit; never who we
-    are."""
+    """Who the user is by their environment or Git settings, as the environment of a candidate's commit."""
     keep = {name: env[name] for name in ("HOME", "XDG_CONFIG_HOME") if name in env}
     named = {"GIT_COMMITTER_EMAIL": "candidate@localhost"}  # whoever the author is, or claims to be
     for variable, key in (("GIT_AUTHOR_NAME", "user.name"), ("GIT_AUTHOR_EMAIL", "user.email")):
