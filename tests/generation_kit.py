@@ -51,6 +51,7 @@ async def serve(listener: socket.socket, mode: str = "well", seconds: float = 1.
     open_ones: set[asyncio.Task[Any]] = set()
     contract = "ORG_ACK_FD" in os.environ
     commit = "another" if mode == "wrong" else os.environ.get("ORG_COMMIT", "")
+    accepting = asyncio.Event()
 
     def say(word: str) -> None:
         if contract:
@@ -91,6 +92,10 @@ async def serve(listener: socket.socket, mode: str = "well", seconds: float = 1.
                 await writer.drain()
                 await asyncio.sleep(seconds / 10)
             writer.write(b"0\r\n\r\n")
+        elif mode == "deep" and accepting.is_set():
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"[" * 60_000)
+        elif mode == "hang" and accepting.is_set():
+            await asyncio.sleep(600)
         else:
             status = "draining" if draining.is_set() else "serving"
             nonce = os.environ.get("ORG_NONCE", "")
@@ -120,6 +125,7 @@ async def serve(listener: socket.socket, mode: str = "well", seconds: float = 1.
     intake = Intake(listener, meet)
     intake.begin()
     say("accepting")
+    accepting.set()
     misbehave(mode)
     await draining.wait()
     intake.end()

@@ -55,6 +55,39 @@ def test_what_was_started_goes_with_a_generation_that_is_killed(site: Site) -> N
     site.until(lambda: site.status()["current"]["state"] == "serving")
 
 
+def test_what_a_keeper_that_is_killed_leaves_goes_too(site: Site) -> None:
+    """And nothing that others keep."""
+    candidate = site.serve(2, colour="candidate")
+    served = site.serve(1, "daemon")
+    note = site.layout.worktree(f"{1:040x}") / "daemon.pid"
+    site.until(lambda: note.exists() and note.read_text())
+    daemon = int(note.read_text())
+    stat = Path(f"/proc/{served['pid']}/stat").read_text()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), 9)
+    site.until(lambda: not alive(served["pid"]) and not alive(daemon))
+    site.until(lambda: site.status()["current"]["state"] == "serving")
+    assert site.status()["candidate"]["pid"] == candidate["pid"]
+    assert site.status()["candidate"]["restarts"] == 0
+
+
+def test_a_disk_that_is_full_ends_nobody(site: Site) -> None:
+    site.layout.run.mkdir()
+    logs = (site.layout.log("current"), site.layout.supervisor_log)
+    for log in logs:
+        log.symlink_to("/dev/full")
+    served = site.serve(1, "flood")
+    site.until(lambda: site.status()["current"]["log"]["lost"] > 200_000)
+    status = site.status()
+    assert (status["current"]["pid"], status["current"]["health"]["ok"]) == (served["pid"], True)
+    assert status["current"]["log"]["why"] == "No space left on device"
+    assert status["supervisor"]["log"]["lost"] > 0
+    for log in logs:
+        log.unlink()
+    assert site.serve(2)["old_said_draining"]
+    assert "starts" in site.log()
+    assert "serves" in site.notes()
+
+
 def test_its_log_is_bounded(site: Site) -> None:
     site.serve(1, "flood")
     log = site.layout.log("current")

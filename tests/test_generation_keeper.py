@@ -15,6 +15,7 @@ import pytest
 
 from generation_kit import DEADLINE_S, Site, alive, wait_for
 from org.ops import listener, ours, wire
+from org.ops.keeper import how
 from org.ops.planning import make_plan
 
 
@@ -155,6 +156,24 @@ def test_the_deadline_of_a_drain(tmp_path: Path) -> None:
     assert kept.process.wait(DEADLINE_S) == 0
     assert not alive(kept.pid)
     kept.close()
+
+
+def test_a_keeper_that_fails_leaves_nobody(tmp_path: Path) -> None:
+    """Whatever it is that it did not expect."""
+    kept = Kept(tmp_path, "daemon")
+    kept.channel.tell("go")
+    kept.channel.until(said="accepting")
+    note = kept.site.layout.worktree(f"{1:040x}") / "daemon.pid"
+    wait_for(lambda: note.exists() and note.read_text())
+    kept.channel.tell("dance")
+    assert kept.process.wait(DEADLINE_S) == 1
+    assert not alive(int(note.read_text()))
+    assert not alive(kept.pid)
+    kept.close()
+
+
+def test_a_signal_without_a_name() -> None:
+    assert [how(code) for code in (0, 3, -9, -40)] == ["exit code 0", "exit code 3", "SIGKILL", "signal 40"]
 
 
 def test_a_keeper_that_is_told_to_end_drains(kept: Kept) -> None:

@@ -14,7 +14,7 @@ from generation_kit import free_port
 from org.errors import ConfigError, EnvironmentProblem
 from org.ops import listener, logfile, settings, trust
 from org.ops.layout import Colour, Layout
-from org.ops.plan import Plan, command, environment
+from org.ops.plan import Plan, Times, command, environment
 from org.ops.planning import make_plan
 from org.ops.restarts import LONGEST_S, Restarts
 from org.ops.unit import file_name, unit
@@ -96,10 +96,36 @@ def test_a_candidate_is_given_a_key_of_its_own_or_none() -> None:
     assert environment({"ORG_API_KEY": "b", "ORG_CANDIDATE_API_KEY": "c"}, "current") == {"ORG_API_KEY": "b"}
 
 
-@pytest.mark.parametrize("text", ["env = 1", "env = {A = 1}", "contract = 2", "contract = true"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("env = 1", "env = {A = 1}", "contract = 2", "contract = true"),
+        *("drain_timeout = 3600.5", "ready_timeout = 1e7", "drain_timeout = nan", "ready_timeout = 0"),
+        *('env = {"A=B" = "1"}', 'env = {"" = "1"}', 'env = {"A\\u0000" = "1"}', 'env = {A = "\\u0000"}'),
+    ],
+)
 def test_settings_that_are_off(text: str) -> None:
-    with pytest.raises(ConfigError, match=rf"\[generation\] {text.split()[0]} in org.toml: must be"):
+    with pytest.raises(ConfigError, match=rf"\[generation\] {text.split()[0]} in org.toml: ") as raised:
         settings.read(f'[generation]\nstart = "x"\n{text}')
+    assert raised.value.message.isprintable()
+
+
+@pytest.mark.parametrize("start", ['""', '[""]', '"a\\u0000"', '["a", "b\\u0000c"]'])
+def test_what_no_process_can_be_started_with(start: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[generation\] start in org.toml: "):
+        settings.read(f"[generation]\nstart = {start}")
+
+
+@pytest.mark.parametrize("contract", [0, 1])
+def test_a_candidate_takes_no_longer_than_it_may(tmp_path: Path, contract: int) -> None:
+    text = f'start = "shop"\ncontract = {contract}\nready_timeout = 3000\ndrain_timeout = 3000'
+    folder = commit(tmp_path / "files", text)
+    plan = make_plan(Layout(tmp_path), "candidate", "c0ffee", folder, {}, Times(60.0, 30.0))
+    assert (plan.ready_s, plan.drain_s) == (60.0, 30.0)
+    if not contract:
+        assert json.loads(plan.argv[4])["drain_s"] == 30.0
+    plan = make_plan(Layout(tmp_path), "candidate", "c0ffee", folder, {}, Times(3600.0, 3600.0))
+    assert (plan.ready_s, plan.drain_s) == (3000.0, 3000.0)
 
 
 # -- when it is started again
@@ -166,6 +192,23 @@ def test_a_log_is_set_aside_when_it_is_long(tmp_path: Path, monkeypatch: pytest.
     assert logfile.last_lines(tmp_path / "none", 3) == b""
     logfile.append(log, b"x" * 100)
     assert log.stat().st_size == 40
+
+
+def test_a_log_that_cannot_be_written_ends_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.symlink_to("/dev/full")
+    log = logfile.Log(path)
+    log.append(b"one\ntwo\n")
+    log.append(b"half a line")
+    log.note("said")
+    assert (log.lost, log.why) == (4, "No space left on device")
+    path.unlink()
+    log.append(b"five\n")
+    log.append(b"six\n")
+    assert log.lost == 4
+    told, *rest = path.read_text().splitlines()
+    assert told.endswith(" org: 4 lines before this could not be written: No space left on device")
+    assert rest == ["five", "six"]
 
 
 def test_a_log_is_the_users_alone(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from generation_kit import DEADLINE_S, Site, alive, get
 from org.errors import ExitCode, OrgError
 from org.ops import control, listener
 from org.ops.generation import Generation
+from org.ops.plan import Times
 from org.ops.planning import make_plan
 
 
@@ -227,3 +228,78 @@ async def test_of_two_that_are_left_behind_the_one_that_serves_is_found(site: Si
     assert (await waiting.ended).code is None  # it has another supervisor now, who ends it
     await asyncio.to_thread(site.until, lambda: not alive(waiting.pid))
     waiting.leave()
+
+
+@pytest.mark.parametrize("mode", ["deep", "hang"])
+def test_whatever_a_generation_answers_about_its_health(site: Site, mode: str) -> None:
+    """It is not well; it can be asked for, swapped and stopped all the same, and is not started again."""
+    served = site.serve(1, mode)
+    supervisor = site.status()["supervisor"]["pid"]
+    current = site.status()["current"]
+    assert (current["state"], current["pid"], current["restarts"]) == ("serving", served["pid"], 0)
+    assert (current["health"]["ok"], current["health"]["status"]) == (False, "silent")
+    assert control.swap(site.layout, *site.commit(2, mode))
+    assert control.swap(site.layout, *site.commit(3, "well"))
+    assert get(site.port)["commit"] == f"{3:040x}"
+    assert site.status()["supervisor"]["pid"] == supervisor
+    assert control.stop(site.layout, "current", now=True)
+
+
+def test_what_nobody_expected_ends_one_request_alone(site: Site) -> None:
+    served = site.serve(1)
+    supervisor = site.status()["supervisor"]["pid"]
+    with pytest.raises(OrgError, match="the supervisor could not do that: OverflowError: ") as raised:
+        control.serve(site.layout, "candidate", *site.commit(2, "well"), 70_000)
+    assert raised.value.exit_code == ExitCode.ENVIRONMENT
+    assert raised.value.hint == f"see {site.layout.supervisor_log}"
+    assert "Traceback (most recent call last):" in site.notes()
+    status = site.status()
+    assert (status["supervisor"]["pid"], status["current"]["pid"]) == (supervisor, served["pid"])
+    assert site.serve(2)["old_said_draining"]
+
+
+def test_nobody_waits_for_one_that_is_to_be_stopped_now(site: Site) -> None:
+    """Nor does it have more time than it was given, whatever its files say."""
+    commit = site.commit(1, "deaf", drain_timeout=3000)
+    told = control.serve(site.layout, "candidate", *commit, 0, Times(60.0, 600.0))
+    site.serve(2)
+    with ThreadPoolExecutor() as pool:
+        stopping = pool.submit(control.stop, site.layout, "candidate")
+        site.until(lambda: site.status()["candidate"]["draining"])
+        (draining,) = site.status()["candidate"]["draining"]
+        assert 0 < draining["killed_in_s"] <= 600
+        assert control.stop(site.layout, "candidate", now=True)
+        assert stopping.result()
+    assert not alive(told["pid"])
+    assert "candidate" not in site.status()
+    assert get(site.port)["commit"] == f"{2:040x}"
+
+
+def test_one_that_serves_is_stopped_now(site: Site) -> None:
+    deaf = site.serve(1, "deaf", drain_timeout=3000)
+    assert control.stop(site.layout, "current", now=True)
+    assert not alive(deaf["pid"])
+
+
+def test_what_was_before_is_known_when_its_supervisor_was_killed(site: Site) -> None:
+    def killed() -> None:
+        pid = site.status()["supervisor"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        site.until(lambda: not alive(pid))
+
+    site.serve(1)
+    site.serve(2, "crash")
+    site.until(lambda: site.status()["current"]["trouble"] and site.status()["current"]["state"] == "serving")
+    before = site.status()["current"]
+    killed()
+    after = site.status()["current"]
+    assert (after["commit"], after["trouble"], after["previous"]) == (f"{1:040x}", before["trouble"], "")
+    site.serve(3)
+    killed()
+    current = site.status()["current"]
+    assert (current["previous"], current["trouble"]) == (f"{1:040x}", "")
+    for _ in range(3):
+        pid = site.status()["current"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        site.until(lambda gone=pid: site.status()["current"].get("pid", gone) != gone)
+    assert site.status()["current"]["commit"] == f"{1:040x}"

@@ -2,64 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import generation_kit
+import program_kit
 from command import Terminal
-from generation_kit import alive, end, free_port, get, wait_for
-from ops_kit import Shop
+from generation_kit import alive, get, wait_for
 from org.errors import ExitCode
 from org.ops import control
-
-
-class Program(Shop):
-    """The kit's program in a repository, trusted; `ports` are its own."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.ports = [free_port(), free_port()]
-        self.settle("well")
-
-    def settle(self, mode: str, **more: object) -> str:
-        """Commit how it starts, and trust that."""
-        start = [sys.executable, generation_kit.__file__, mode]
-        table = {"start": start, "contract": 1, "ports": self.ports, **more}
-        lines = [f"{name} = {json.dumps(value)}" for name, value in table.items()]
-        commit = self.save(f"be {mode} {more}", {"org.toml": "\n".join(("[generation]", *lines, ""))})
-        assert self.org("trust").returncode == 0
-        return commit
-
-    def commit(self, files: Mapping[str, str]) -> str:
-        """A commit of the candidate with these files."""
-        branch = self.change(files)
-        return self.refs.branch(branch).commit
-
-    def told(self, *words: str) -> dict[str, Any]:
-        done = self.org(*words, "--json")
-        assert done.stderr == ""
-        told: dict[str, Any] = json.loads(done.stdout)
-        assert (told["v"], told["code"]) == (1, done.returncode)
-        return told
+from program_kit import Program
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Program]:
-    made = Program(tmp_path)
-    yield made
-    if made.program.begun:
-        supervisor = made.told("status")["supervisor"]
-        if supervisor is not None:
-            end(supervisor["pid"])
+    with program_kit.program(tmp_path) as made:
+        yield made
 
 
 def test_both_colours_side_by_side(program: Program) -> None:

@@ -113,8 +113,8 @@ def _prepare(here: Program, colour: Colour, branch: str) -> Wanted:
             notes.append(_take_in(here, git))
         known, _ = sync.current(git)
         commit = known.main.commit
-        trust.require_commit(here, git, commit)  # main as it is now: it is what is started, or says how
         read = settings.read(trust.text_of(git, commit))
+        trust.require_commit(here, git, commit)  # main as it is now: that is started, or says how
         most = LONGEST
         if colour == "candidate":
             commit = known.branch(branch or candidate.branch_of(here)).commit
