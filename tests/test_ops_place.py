@@ -77,6 +77,33 @@ def test_a_machine_that_is_up_is_where_they_act(shop: Shop) -> None:
     assert (told["message"], done.stderr) == ("the machine `default` is not up: silent", "")
 
 
+def test_settings_that_are_off_are_one_json_object_too(shop: Shop) -> None:
+    config = Path(shop.env["HOME"], ".config/org/config.toml")
+    config.parent.mkdir(parents=True)
+    config.write_text("model = [\n")
+    with machine(shop):
+        done = shop.org("status", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["code"], done.stderr) == (ExitCode.USAGE, 2, "")
+    assert str(config) in told["message"]
+
+
+def test_a_machine_that_is_not_there_is_named_as_it_was(shop: Shop) -> None:
+    done = shop.org("vm", "generation", "--name", "other", "status")
+    assert (done.returncode, "`org vm up --name other` makes it" in done.stderr) == (ExitCode.USAGE, True)
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_it_is_made(shop: Shop, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    shop.change({"menu.txt": "coffee\n"})
+    for there in (page / "below", page):
+        page.write_text("before")
+        done = shop.org("fitness", "--json", "--report", str(there), "no-such-branch")
+        told = json.loads(done.stdout)
+        assert ("cannot write" in told["message"]) == (there != page)
+        assert page.read_text() == "before"
+
+
 def test_what_else_a_programs_file_says_is_in_nobodys_way(shop: Shop) -> None:
     shop.save("more", {"org.toml": '[generation]\nstart = "shop"\n[later]\nnew = 1\n'})
     with machine(shop):

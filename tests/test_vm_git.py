@@ -369,6 +369,9 @@ async def test_a_room_whose_name_no_branch_can_have_is_refused(room: str, fits: 
     else:
         with pytest.raises(UsageError):
             await check_room(room)
+    for room in ("main", "cand"):
+        with pytest.raises(UsageError, match="would be called as those of candidates"):
+            await check_room(room)
 
 
 # -- a guest that lies
