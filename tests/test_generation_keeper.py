@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from generation_kit import DEADLINE_S, Site, alive, wait_for
 from org.ops import listener, ours, wire
-from org.ops.keeper import how
+from org.ops.keeper import forget, how
 from org.ops.planning import make_plan
 
 
@@ -192,3 +193,15 @@ def test_nobody_says_what_to_start(tmp_path: Path) -> None:
         process = subprocess.Popen(words, stdin=theirs.fileno(), pass_fds=(held.fileno(),))
     end.close()
     assert process.wait(DEADLINE_S) == 0
+
+
+def test_what_a_killed_keeper_has_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home, door = tmp_path / "org-c0ffee", tmp_path / "run" / "c0ffee.keeper"
+    for folder in (home, door.parent):
+        folder.mkdir()
+    (home / "health").touch()
+    door.touch()
+    forget(door)
+    assert list(tmp_path.iterdir()) == [door.parent]
+    assert list(door.parent.iterdir()) == []

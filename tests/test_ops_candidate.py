@@ -456,6 +456,13 @@ def test_a_commit_is_of_all_files_and_by_the_user(shop: Shop) -> None:
     assert who == "Ada <ada@example.org>, org: Breakfast\n\nand lunch"
 
 
+def test_an_author_is_who_the_environment_says(shop: Shop) -> None:
+    eve = {"GIT_AUTHOR_NAME": "Eve", "GIT_AUTHOR_EMAIL": "eve@example.org"}
+    assert user.author(shop.env | eve).items() >= eve.items()
+    ada = {"GIT_AUTHOR_NAME": "Ada", "GIT_AUTHOR_EMAIL": "ada@example.org"}
+    assert user.author(shop.env | {"GIT_AUTHOR_NAME": " "}).items() >= ada.items()
+
+
 def test_an_author_who_has_no_name_is_org(shop: Shop, tmp_path: Path) -> None:
     """But never the committer that tells of promotes."""
     named = {"GIT_COMMITTER_EMAIL": "candidate@localhost"}
