@@ -28,12 +28,13 @@ class Program(Shop):
         assert self.org("trust").returncode == 0
         return commit
 
-    def declare(self, mode: str, rest: str = "", **more: object) -> str:
-        """Commit how it starts."""
+    def declare(self, mode: str, **more: object) -> str:
+        """Commit how it starts; what is `rest` comes after that."""
+        rest = more.pop("rest", "")
         start = [sys.executable, generation_kit.__file__, mode]
         table = {"start": start, "contract": 1, "ports": self.ports, **more}
         lines = [f"{name} = {json.dumps(value)}" for name, value in table.items()]
-        text = "\n".join(("[generation]", *lines, rest, ""))
+        text = "\n".join(("[generation]", *lines, f"{rest}\n"))
         return self.save(f"be {mode} {more} {rest}", {"org.toml": text})
 
     def commit(self, files: Mapping[str, str]) -> str:

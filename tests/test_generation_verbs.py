@@ -14,7 +14,7 @@ import pytest
 
 import program_kit
 from command import Terminal
-from generation_kit import alive, get, wait_for
+from generation_kit import alive, free_port, get, wait_for
 from org.errors import ExitCode
 from org.ops import control
 from program_kit import Program
@@ -150,16 +150,75 @@ def test_in_the_foreground_what_does_not_come_up_ends_it(program: Program) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_ports_that_change_while_it_is_served(program: Program) -> None:
+    program.told("start", "current")
+    before = program.ports
+    program.ports = [free_port(), free_port()]
+    commit = program.settle("well")
+    done = program.org("start", "current")
+    assert done.returncode == ExitCode.DONE
+    assert f"`ports` names {program.ports[0]} now" in done.stderr
+    assert "`org stop current`, then again" in done.stderr
+    assert get(before[0])["commit"] == commit
+    program.told("stop", "current")
+    assert program.told("start", "current")["url"] == f"http://127.0.0.1:{program.ports[0]}"
+
+
+def test_a_candidate_drains_no_longer_than_main_may(program: Program) -> None:
+    program.edit({})
+    text = (program.checkout / "org.toml").read_text()
+    program.commit({"org.toml": f"{text}drain_timeout = 3000\n".replace('"well"', '"deaf"')})
+    pid = program.told("start", "candidate")["pid"]
+    words = [sys.executable, "-m", "org", "stop", "candidate"]
+    with subprocess.Popen(words, cwd=program.checkout, env=program.env, stdout=subprocess.DEVNULL) as waiting:
+        wait_for(lambda: program.told("status")["candidate"]["draining"])
+        (draining,) = program.told("status")["candidate"]["draining"]
+        assert 0 < draining["killed_in_s"] <= 30
+        assert program.told("stop", "candidate", "--now")["reason"] == "stopped"
+    assert waiting.returncode == ExitCode.DONE
+    assert not alive(pid)
+
+
+@pytest.mark.parametrize("words", [("start", "current"), ("start", "current", "--foreground")])
+def test_what_no_process_can_be_started_with_is_said(program: Program, words: tuple[str, ...]) -> None:
+    program.settle("well", **{"env.A": "\0"})
+    done = program.org(*words)
+    assert done.returncode == ExitCode.USAGE
+    assert "[generation] env in org.toml: 'A': " in done.stderr
+
+
+def test_a_log_that_cannot_be_written_is_told(program: Program) -> None:
+    program.told("start", "current")
+    log = program.layout.log("current")
+    log.unlink()
+    log.symlink_to("/dev/full")
+    program.settle("flood")
+    program.told("start", "current")
+    told = "lines could not be written: No space left on device"
+    wait_for(lambda: told in program.org("status").stdout)
+    assert get(program.ports[0])["status"] == "serving"
+
+
+def test_of_what_was_never_begun_there_is_no_log(program: Program) -> None:
+    done = program.org("logs")
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert "nothing was begun with" in done.stderr
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_a_unit_that_systemd_understands(program: Program, tmp_path: Path) -> None:
-    done = program.org("start", "current", "--systemd")
+    done = program.org("start", "current", "--systemd", ORG_MODEL="stub", ORG_API_KEY="sesame")
     unit = tmp_path / "org-shop.service"
     unit.write_text(done.stdout)
     words = ["systemd-analyze", "verify", "--man=no", str(unit)]
     checked = subprocess.run(words, capture_output=True, text=True, check=False)
     assert unit.name not in checked.stderr
     assert f"WorkingDirectory={program.checkout}" in done.stdout
-    assert "systemctl --user enable --now" in done.stderr
+    assert f'Environment="XDG_STATE_HOME={program.env["XDG_STATE_HOME"]}"' in done.stdout
+    assert 'Environment="ORG_MODEL=stub"' in done.stdout
+    assert "sesame" not in done.stdout + done.stderr
+    assert f"systemctl --user enable --now org-{program.layout.root.name}.service" in done.stderr
+    assert "ORG_API_KEY is not in it" in done.stderr
     assert program.told("status")["supervisor"] is None
 
 
@@ -192,6 +251,7 @@ def test_words_that_make_no_sense(program: Program) -> None:
         (("start",), "colour"),
         (("stop", "both"), "invalid choice"),
         (("start", "candidate"), "there is no candidate"),
+        (("start", "candidate", "--systemd"), "its unit is current's"),
     ]:
         done = program.org(*words)
         assert done.returncode == ExitCode.USAGE
