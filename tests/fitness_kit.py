@@ -79,6 +79,8 @@ class Answers(BaseHTTPRequestHandler):
         if self.mode == "nan" and "double" in prompt:
             said["choices"][0]["message"]["content"] = float("nan")
         self.say(200, said | {"usage": {"total_tokens": tokens}})
+        if self.mode == "tired" and "double" in prompt:
+            threading.Timer(0.02, os._exit, (3,)).start()
 
     def misbehave(self) -> None:
         if self.mode == "crash":

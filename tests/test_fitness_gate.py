@@ -52,6 +52,7 @@ def leftovers(layout: Layout) -> list[Path]:
         ("nan", "fail", "below current|answers are missing: status 200, and no completion"),
         ("garbage", "fail", "answers are missing"),
         ("crash", "fail", "answers are missing"),
+        ("tired", "fail", "it ended by itself"),
         ("endpoint", "fail", "answers are missing: status 503"),
         ("slow", "fail", "an answer takes .* s, current's"),
         ("wordy", "fail", "an answer takes 5000 tokens, current's 10"),

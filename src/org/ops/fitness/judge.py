@@ -23,6 +23,7 @@ from org.ops.fitness.known import Known
 from org.ops.fitness.pairs import Match, Outcome, Pair
 from org.ops.fitness.progress import Progress
 from org.ops.fitness.selftest import Tested
+from org.ops.fitness.vitals import MOST_CRASHES
 from org.ops.layout import Layout
 from org.ops.lock import hold
 from org.ops.merges import Gate
@@ -170,6 +171,8 @@ async def _compare(
     trial.outcome = await pairs.play(match, current, side, progress.pairs)
     progress.end()
     wrong = guards.findings(trial.outcome.pairs)
+    if side.crashes > current.crashes + MOST_CRASHES:  # which may have been between two answers
+        wrong.append(f"it ended by itself {side.crashes} times")
     trial.findings.append(Finding("costs", not wrong, "; ".join(wrong) or "as current's, or less"))
 
 
