@@ -87,6 +87,8 @@ async def probe(current: Side, candidate: Side, rules: Rules, health: str) -> Fi
         if ours != theirs:
             token = "" if with_token else " without the token"
             wrong.append(f"{method} {path}{token}: {theirs}, current says {ours}")
+    if candidate.ended is not None:
+        wrong.append(f"it ended by itself: {candidate.ended.how}")
     return Finding("probes", not wrong, "; ".join(wrong) or f"{len(asked)} answered with current's status")
 
 
