@@ -1,5 +1,5 @@
 """A small program that speaks the contract of generations, with the standard library alone. It answers with
-what it is, its menu, and who it runs as."""
+what it is, its menu, and who it runs as. With everything on its menu, it wants all memory that there is."""
 
 import http.server
 import json
@@ -50,6 +50,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     threading.Thread(target=public.serve_forever, daemon=True).start()
     say("accepting")
+    with open("menu.txt") as menu:
+        eaten = [b""] if menu.read() == "everything\n" else []
+    while eaten:
+        eaten.append(b"x" * 2**24)
     ending.wait()
     public.shutdown()
     say("draining")

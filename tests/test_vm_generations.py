@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,13 @@ class Shop(Owner):
         script = f"cd {STATE}/*.git && XDG_STATE_HOME={STATE} exec /opt/org/current/bin/python -"
         done = self.vm("exec", "--root", "--", "sh", "-c", script, stdin=PASSED.encode())
         assert done.returncode == 0, done.stderr
+
+    def becomes(self, true: Callable[[], bool]) -> bool:
+        """Wait until it is; whether it is in time."""
+        deadline = time.monotonic() + 300
+        while not (done := true()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return done
 
     def asked(self, colour: str) -> dict[str, Any]:
         """What is served at a port of this host, once the relay has it."""
@@ -219,6 +226,7 @@ def test_status_says_where(serving: Shop) -> None:
     )
     assert told["candidate"]["url"] == f"http://127.0.0.1:{serving.ports + 1}"
     assert told["candidate"]["containment"]["user"] == "cand"
+    assert told["current"]["state_home"] == "/home/org/.local/state"  # where the watch finds its token
     lines = serving.verb("status").stdout.splitlines()
     assert lines[0] == "where      in the machine; the addresses are this host's"
     ports = serving.vm("status").stdout.decode()
@@ -265,6 +273,67 @@ def test_a_verdict_is_given_there_and_its_page_comes_out(changing: Shop) -> None
     assert page.read_text().startswith("<!doctype html>")
 
 
+def test_one_that_eats_all_memory_is_ended_alone_and_taken_back(changing: Shop) -> None:
+    served = changing.told("status")["current"]["pid"]
+    changing.change("everything")
+    changing.told("start", "candidate")
+    said = "it wanted more than 96 MiB of memory"
+    assert changing.becomes(
+        lambda: changing.there(f"grep '{said}' {KEPT}/run/supervisor.log").returncode == 0
+    )
+    told = changing.told("status")
+    assert told["candidate"]["restarts"] >= 1
+    assert (told["current"]["pid"], told["current"]["restarts"]) == (served, 0)
+    assert changing.asked("current")["menu"] == "tea\n"
+    changing.told("stop", "candidate")
+    changing.passes()
+    promoted = changing.told("promote")
+    assert changing.becomes(lambda: changing.told("status")["watch"]["state"] == "rolled-back")
+    told = changing.told("status")
+    assert told["watch"]["commit"] == promoted["commit"]
+    assert changing.asked("current")["menu"] == "tea\n"
+    assert changing.there("ls -d /tmp/org-*").stdout.count(b"\n") == 1  # current's
+
+
+def test_the_gate_outlives_one_that_eats_all_memory(changing: Shop) -> None:
+    served = changing.told("status")["current"]["pid"]
+    changing.change("everything")
+    page = changing.folder / "hungry.html"
+    done = changing.verb("fitness", "--report", str(page))
+    assert done.returncode == ExitCode.FAILED, done.stderr
+    assert "it wanted more than 96 MiB of memory" in done.stdout
+    assert page.read_text().startswith("<!doctype html>")
+    assert changing.told("status")["current"]["pid"] == served
+
+
+def test_a_verb_that_is_killed_there_is_an_error_here(serving: Shop) -> None:
+    verb = serving.start("logs", "-f", "current")
+    assert verb.stdout is not None
+    assert verb.stdout.readline()
+    assert serving.there("kill -KILL $(pgrep -f '[o]rg logs -f current')").returncode == 0
+    _, err = verb.communicate(timeout=600)
+    assert verb.returncode == ExitCode.ENVIRONMENT
+    assert "`org logs` was ended in the machine, by signal 9" in err
+
+
+def test_nobody_is_not_a_user_of_it(serving: Shop) -> None:
+    done = serving.vm("exec", "--user", "no-such", "--", "true")
+    assert (done.returncode, b"no user 'no-such'" in done.stderr) == (ExitCode.USAGE, True)
+
+
+def test_another_program_is_told_who_has_the_ports(changing: Shop) -> None:
+    other = changing.folder / "another"
+    shutil.copytree(changing.project, other)
+    for words in (["trust"], ["start", "current"]):
+        command = [*ORG, *words]
+        done = subprocess.run(
+            command, cwd=other, env=changing.env, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert f"port 7001 is taken: {changing.project} is served there" in done.stderr
+    assert "`org stop current`" in done.stderr
+
+
 def test_new_commits_of_this_host_go_in(changing: Shop) -> None:
     (changing.project / "menu.txt").write_text("milk\n")
     commit = changing.save("milk")
@@ -284,6 +353,9 @@ def test_what_is_served_sleeps_and_wakes_with_the_machine(serving: Shop) -> None
     before = serving.told("status")["current"]["pid"]
     down = serving.vm("down")
     assert b"suspended; `org vm up` wakes it" in down.stdout, down.stderr
+    asleep = serving.verb("status")
+    assert asleep.returncode == ExitCode.ENVIRONMENT
+    assert "the machine `default` is down" in asleep.stderr
     serving.open()
     told = serving.told("status")["current"]
     assert (told["pid"], told["restarts"]) == (before, 0)
