@@ -341,6 +341,20 @@ def test_new_commits_of_this_host_go_in(changing: Shop) -> None:
     assert changing.asked("current")["menu"] == "milk\n"
 
 
+def test_what_is_trusted_here_comes_in_there_whichever_verb_takes_it_in(changing: Shop) -> None:
+    before = changing.asked("current")["commit"]
+    (changing.project / "org.toml").write_text(f'{SETTINGS}env.NEW = "1"\n')
+    commit = changing.save("more")
+    done = changing.verb("candidate", "edit")
+    assert done.returncode == ExitCode.USAGE
+    assert f"`org trust {changing.project}`" in done.stderr
+    assert changing.asked("current")["commit"] == before
+    trusted = [*ORG, "trust", str(changing.project)]
+    assert subprocess.run(trusted, env=changing.env, capture_output=True, check=False).returncode == 0
+    changing.told("candidate", "edit")
+    assert changing.told("status")["main"]["commit"] == commit
+
+
 def test_here_is_here(shop: Shop) -> None:
     done = shop.verb("history", "--here")
     assert done.returncode == ExitCode.USAGE

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from org.errors import ConfigError
-from org.ops import history, refs, settings, verdicts
+from org.ops import history, place, refs, settings, verdicts
 from org.ops.git import Git
 from org.ops.layout import state_folder
 from org.ops.program import Program
@@ -26,16 +26,22 @@ from org.ops.settings import FILE
 def require(env: Mapping[str, str], folder: Path, text: str, let_in: Iterable[str] = ()) -> None:
     """Raises `ConfigError` unless that text starts what the folder's `org.toml` did when it was trusted, or,
     of a folder that is trusted, what one that was `let_in` does."""
+    if not holds(env, folder, text, let_in):
+        named = place.called(str(folder))
+        raise ConfigError(
+            f"not trusted: {named}/{FILE}, as it is on main, says what is started here",
+            f"read it, then `org trust {named}`",
+        )
+
+
+def holds(env: Mapping[str, str], folder: Path, text: str, let_in: Iterable[str] = ()) -> bool:
+    """Whether `require` has nothing against it."""
     trusted = _trusted(env, folder)
-    if trusted is not None:
-        if text == trusted or _starts_the_same(text, trusted):
-            return
-        if any(_starts_the_same(text, known) for known in let_in):
-            return
-    raise ConfigError(
-        f"not trusted: {folder / FILE}, as it is on main, says what is started here",
-        f"read it, then `org trust {folder}`",
-    )
+    if trusted is None:
+        return False
+    if text == trusted or _starts_the_same(text, trusted):
+        return True
+    return any(_starts_the_same(text, known) for known in let_in)
 
 
 def require_commit(program: Program, git: Git, commit: str) -> None:

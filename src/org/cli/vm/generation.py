@@ -35,6 +35,7 @@ from org.wording import clean
 _SERVED_BY_A_SUPERVISOR = frozenset(
     {"start", "stop", "status", "fitness", "promote", "rollback", "recover", "compare"}
 )
+_TAKES_IN = frozenset({"start", "candidate", "fitness", "promote", "compare"})
 _WITH_FILES = {"fitness": fitness.parser, "compare": compare.parser}
 _TELLS_OF_BRANCHES = frozenset({"start", "candidate", "promote", "rollback", "recover", "status", "history"})
 
@@ -69,7 +70,7 @@ async def _generation(call: Call) -> int:
     here = program.find(Path(), os.environ)
     branch = here.main()
     main = branch.commit
-    trusted = _trusted(here, main) if verb == "start" else ""
+    trusted = _trusted(here, main, verb)
     carried = carried_by(verb, words)
     for path in carried.written:
         require_writable(str(path))
@@ -142,13 +143,17 @@ async def _prepare(
             await there.renew()
 
 
-def _trusted(here: Program, main: str) -> str:
-    """What the person trusts to be started. Raises `ConfigError` when they do not."""
+def _trusted(here: Program, main: str, verb: str) -> str:
+    """What the person trusts to be started, for a verb that may take it in there. Raises `ConfigError` when
+    they do not trust what they want to start."""
+    if verb not in _TAKES_IN:
+        return ""
     missing, text = Git(here.checkout.git).ask("cat-file", "blob", f"{main}:{settings.FILE}", fine=(0, 128))
     if missing:
         return ""  # the verb says so
-    trust.require(os.environ, here.checkout.folder, text)
-    return text
+    if verb == "start":
+        trust.require(os.environ, here.checkout.folder, text)
+    return text if trust.holds(os.environ, here.checkout.folder, text) else ""
 
 
 def names_of(here: Program) -> Names:
@@ -191,6 +196,7 @@ def _environment(call: Call, here: Program, ports: dict[str, int], carried: Carr
     """What the verb is told there: the model, which has no key, and how this host calls what it names."""
     folder = shlex.quote(str(here.checkout.folder))
     files = {path_there(name): str(path) for path, name in {**carried.read, **carried.written}.items()}
+    files[names_of(here).repository] = str(here.checkout.folder)
     outside = {"ports": ports, "files": files, "merge": here.on_main(f"git -C {folder} merge")}
     env = {place.OUTSIDE: json.dumps(outside)}
     model = call.settings.model
