@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -302,7 +303,8 @@ def test_what_was_before_is_known_when_its_supervisor_was_killed(site: Site) -> 
     def is_killed_until_the_one_before_is_back() -> bool:
         current = site.status()["current"]
         if not current["trouble"] and "pid" in current:
-            os.kill(current["pid"], signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended since, or was killed before
+                os.kill(current["pid"], signal.SIGKILL)
         return bool(current["trouble"]) and current["state"] == "serving"
 
     site.until(is_killed_until_the_one_before_is_back)
