@@ -79,6 +79,7 @@ class Shop(Owner):
             shutil.rmtree(path)
         shutil.copytree(self._kept / "project", self.project)
         copy_suspended(MachineFolder(self._kept / "machine"), self.machine.folder)
+        assert self.run("trust").returncode == 0  # of each folder one form is trusted, the last
         self.open()
 
     def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
