@@ -35,8 +35,8 @@ class Yard:
         self.guest = guest
         self.repo = folder / "a repository"
         self.repo.mkdir(parents=True)
-        self.own = folder / "state" / "work.git"
-        self.workspace = Workspace(guest.channel, "work", self.own, "org")
+        self.own = folder / "state" / "shop.git"
+        self.workspace = Workspace(guest.channel, "shop", self.own, "org")
         self.here(f"git init -q -b main; {NAMED}; mkdir d; echo 1 > d/one; echo 2 > two; git add .")
         self.here("git commit -q -m first")
 
@@ -158,7 +158,7 @@ async def test_what_was_fetched_and_merged_may_be_overwritten(yard: Yard) -> Non
     await yard.push()
     await yard.there("echo theirs > two; echo theirs > three")
     await yard.bring()
-    yard.here("git merge -q org/work/workspace; echo ours > two; git commit -q -a -m ours")
+    yard.here("git merge -q org/shop/workspace; echo ours > two; git commit -q -a -m ours")
     await yard.push()
     assert await yard.there("git status --porcelain; cat two three") == "ours\ntheirs"
     await yard.there("echo again > two")
@@ -171,7 +171,7 @@ async def test_an_ignored_file_is_no_less_work_beside_what_may_be_overwritten(ya
     await yard.push()
     await yard.there("echo theirs > two; echo three > .git/info/exclude; echo theirs > three")
     await yard.bring()
-    yard.here("git merge -q org/work/workspace; echo 3 > three; git add .; git commit -q -m ours")
+    yard.here("git merge -q org/shop/workspace; echo 3 > three; git add .; git commit -q -m ours")
     look = "git status --porcelain --ignored; cat two three; git rev-parse HEAD; git branch; git diff"
     before = await yard.there(look)
     with pytest.raises(Conflict, match="three"):
@@ -226,7 +226,7 @@ async def test_a_shallow_repository_goes_in_and_comes_out(yard: Yard, tmp_path: 
     await yard.there("echo theirs > two; git commit -q -a -m theirs")
     await yard.workspace.fetch()
     await yard.workspace.deliver(shallow)
-    assert done_in(shallow.path, "git log --format=%s org/work/main") == "theirs\nthird"
+    assert done_in(shallow.path, "git log --format=%s org/shop/main") == "theirs\nthird"
 
 
 # -- out
@@ -241,12 +241,12 @@ async def test_a_fetch_brings_branches_and_leaves_the_rest_alone(yard: Yard) -> 
     assert fetched.best == "main"
     assert sorted(fetched.branches) == ["main", "side", "workspace"]
     assert yard.state() == before
-    assert yard.here("git log --format=%s org/work/main") == "theirs\nfirst"
+    assert yard.here("git log --format=%s org/shop/main") == "theirs\nfirst"
     assert yard.here("git for-each-ref --format='%(refname)' | sort").split() == [
         "refs/heads/main",
-        "refs/remotes/org/work/main",
-        "refs/remotes/org/work/side",
-        "refs/remotes/org/work/workspace",
+        "refs/remotes/org/shop/main",
+        "refs/remotes/org/shop/side",
+        "refs/remotes/org/shop/workspace",
     ]
 
 
@@ -260,12 +260,12 @@ async def test_what_is_not_committed_comes_too_and_nothing_there_changes(yard: Y
     fetched = await yard.bring()
     assert fetched.best == "workspace"
     assert await yard.there(f"{look}; sha256sum .git/index; ls -A") == before
-    assert yard.here("git diff --name-status main org/work/workspace").split("\n") == [
+    assert yard.here("git diff --name-status main org/shop/workspace").split("\n") == [
         "A\ta new one",
         "D\td/one",
         "M\ttwo",
     ]
-    assert yard.here("git rev-parse org/work/workspace~") == yard.here("git rev-parse main")
+    assert yard.here("git rev-parse org/shop/workspace~") == yard.here("git rev-parse main")
     assert (await yard.bring()).branches == fetched.branches
 
 
@@ -284,7 +284,7 @@ async def test_a_merge_with_conflicts_comes_as_it_lies_there(yard: Yard) -> None
         "git commit -q -a -m b; git merge side || git status --porcelain | grep -q '^UU two'"
     )
     assert (await yard.bring()).best == "workspace"
-    assert "<<<<<<<" in yard.here("git show org/work/workspace:two")
+    assert "<<<<<<<" in yard.here("git show org/shop/workspace:two")
     yard.here("git commit -q --allow-empty -m ours")
     with pytest.raises(Conflict):
         await yard.push()
@@ -299,7 +299,7 @@ async def test_a_workspace_that_is_no_repository_comes_too(yard: Yard, broken: s
     assert await relation(yard.repository, fetched.branches["workspace"]) == "unrelated"
     assert await yard.there("find . | sort") == before
     assert not Path("/tmp", "org-git" + str(yard.guest.workspace).replace("/", "-")).exists()
-    assert yard.here("git ls-tree -r --name-only org/work/workspace") == "below/it\nfile"
+    assert yard.here("git ls-tree -r --name-only org/shop/workspace") == "below/it\nfile"
 
 
 async def test_an_empty_workspace_is_named(yard: Yard) -> None:
@@ -346,7 +346,7 @@ async def test_a_branch_called_like_the_workspace_does_not_hide_it(yard: Yard) -
     await yard.push()
     await yard.there("git branch workspace; echo theirs > two")
     await yard.bring()
-    assert yard.here("git show org/work/workspace:two") == "theirs"
+    assert yard.here("git show org/shop/workspace:two") == "theirs"
 
 
 async def test_one_at_a_time(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
