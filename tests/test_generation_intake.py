@@ -14,6 +14,7 @@ from generation_kit import DEADLINE_S
 from org.ops import intake
 from org.ops.intake import Intake
 from org.ops.listener import bind
+from waiting import until
 
 
 @pytest.fixture
@@ -73,9 +74,7 @@ async def test_without_files_to_open_they_are_taken_later(
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
         try:
-            async with asyncio.timeout(DEADLINE_S):
-                while len(told) < 2:  # noqa: ASYNC110 - it is looked at from outside
-                    await asyncio.sleep(0.01)
+            await until(lambda: len(told) > 1)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
         assert await asyncio.to_thread(client.recv, 10) == b"hello"

@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from org.serve import drain, intake
 from serve_kit import DEADLINE_S, Client, Process, listening, request
+from waiting import until
 
 TLS = Path(__file__).parent / "data" / "tls"
 ASK = request("GET", "/", connection="close")
@@ -69,12 +70,6 @@ def knock(listener: socket.socket, stack: ExitStack) -> socket.socket:
     client = connect(listener, stack)
     client.sendall(ASK)
     return client
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not holds():  # noqa: ASYNC110 - it is looked at from outside
-            await asyncio.sleep(0.01)
 
 
 def answered(client: socket.socket) -> bool:

@@ -18,11 +18,12 @@ import pytest_asyncio
 
 from cli_kit import models_server
 from guest import image
-from machine_kit import MEMORY, Owner, owning, processes_of, two_ports, until
+from machine_kit import MEMORY, Owner, owning, processes_of, two_ports
 from org.errors import EnvironmentProblem, ExitCode, OrgError, SandboxGone
 from org.ports import Command, ExecResult
 from org.sandbox.vm.channel import Surroundings
 from org.sandbox.vm.place import VirtualMachine
+from waiting import until
 
 pytestmark = pytest.mark.vm
 

@@ -18,6 +18,7 @@ from org.sandbox.vm import frames
 from org.sandbox.vm.channel import Surroundings
 from org.sandbox.vm.place import ThisMachine
 from vm_kit import NOBODY, Guest, agent
+from waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -64,9 +65,7 @@ def runs(pid: int) -> bool:
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(60):
-        while runs(pid):  # noqa: ASYNC110 -- a process of somebody else's
-            await asyncio.sleep(0.01)
+    await until(lambda: not runs(pid), 60)
 
 
 async def test_a_command_runs_as_the_other_user_in_the_workspace(guest: Guest) -> None:

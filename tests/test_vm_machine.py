@@ -17,11 +17,12 @@ import pytest_asyncio
 from cli_kit import models_server
 from engine import Engine
 from guest import image
-from machine_kit import MEMORY, UP_S, Owner, processes_of, until
+from machine_kit import MEMORY, UP_S, Owner, processes_of
 from org.compose.places import choose_place
 from org.errors import EnvironmentProblem, ExitCode, SandboxGone, UsageError
 from org.ports import Command
 from org.sandbox.vm.place import VirtualMachine
+from waiting import until
 
 pytestmark = pytest.mark.vm
 

@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from org.sandbox.vm.gate import Asked, Gate, Refusal, Upstream
 from org.sandbox.vm.net import Caps, Policy, Relay, holder, relaying
 from stepping import Server, stepping
 from vm_kit import Impostor, free_port, impostor, relay
+from waiting import until
 
 DEADLINE_S = 30.0
 KEY = "secret-key"
@@ -409,12 +410,6 @@ async def test_a_hundred_requests_at_a_time_get_their_own_answers(server: Server
 
 
 # -- into the guest
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 -- another process's doing
-            await asyncio.sleep(0.01)
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -15,12 +15,13 @@ import pytest
 import pytest_asyncio
 
 from guest import CACHE, image
-from machine_kit import UP_S, Owner, processes_of, until
+from machine_kit import UP_S, Owner, processes_of
 from org.sandbox.vm import layout, saved
 from org.sandbox.vm.channel import Surroundings
 from org.sandbox.vm.console import MOST, older
 from org.sandbox.vm.layout import StateFolder
 from org.sandbox.vm.machine import Machine, machine_of
+from waiting import until
 
 pytestmark = pytest.mark.vm
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from guest import image
-from machine_kit import Owner, until
+from machine_kit import Owner
 from org.errors import SandboxGone
 from org.sandbox.vm.gate import Upstream
 from org.sandbox.vm.machine import Machine
+from waiting import until
 
 pytestmark = pytest.mark.vm
 
